@@ -1,0 +1,28 @@
+# PYTHON chooses the Python that a new .venv is made with: make demo PYTHON=python3.11
+.PHONY: help install demo test lint format clean
+
+help:  ## show these lines
+	@awk -F ':.*## ' '/^[a-z]+:/ { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+install:  ## install everything into .venv; does nothing when that is up to date
+	@tools/install.sh
+
+demo: install  ## distil a small detector on the CPU, start to finish
+	@.venv/bin/python tools/demo.py
+
+test: install  ## what CI runs: lint, then the tests (ARGS='-k name' to choose some)
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: install  ## check style only
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+
+format: install  ## rewrite files in the project's style
+	.venv/bin/python -m ruff check --fix .
+	.venv/bin/python -m ruff format .
+
+clean:  ## remove caches; .venv and work_dirs stay
+	rm -rf .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,168 @@
+"""The distiller: student, frozen teacher and named losses as one mmengine model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.logging import MessageHub, print_log
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from .checkpoints import STUDENT_PREFIX
+from .hosts import ModelSource, build_model, own_randomness, read_model_config
+from .losses.base import DistillationLoss
+from .registry import MODELS
+from .teacher import Teacher, teacher_from
+from .verify import check_classes, check_pair
+from .views import Batch, view_class
+
+
+@MODELS.register_module()
+class Distiller(BaseModel):
+    """A student that trains by its own loss and by what a teacher knows.
+
+    The student's own loss runs unchanged; each distillation loss then reads the student's view and
+    the teacher's, and is logged as ``loss_kd_NAME``. The teacher runs once per batch, as deep as
+    the losses read it, and not at all while every weight is zero. Predicting is the student's
+    business alone: testing needs no teacher.
+
+    Args:
+        student: config of the student: a dict, a path or an ``mmdet::`` name.
+        teacher: see :class:`~kd_dense.teacher.Teacher`.
+        losses: configs of distillation losses by name.
+        data_preprocessor: the student's, where its own config has none.
+        init_cfg: as in mmengine.
+
+    Raises:
+        ValueError: no losses, or teacher and student that no view fits.
+        FileNotFoundError: a config that is not there.
+    """
+
+    def __init__(
+        self,
+        student: ModelSource,
+        teacher: Mapping[str, Any] | Teacher,
+        losses: Mapping[str, Mapping[str, Any]],
+        data_preprocessor: Mapping[str, Any] | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        student_config = read_model_config(student, 'student')
+        if data_preprocessor is not None:
+            student_config.setdefault('data_preprocessor', data_preprocessor)
+        model = build_model(student_config)
+        super().__init__(data_preprocessor=model.data_preprocessor, init_cfg=init_cfg)
+        self.student = model
+        self.teacher = teacher_from(teacher)
+        self._view = view_class(model)
+        self._classes_checked = False
+        with own_randomness():
+            self.losses = nn.ModuleDict({name: MODELS.build(dict(c)) for name, c in losses.items()})
+            for name, loss in self.losses.items():
+                _check_loss(name, loss)
+                loss.connect(self.student, lambda: self.teacher.model)
+        self.register_load_state_dict_pre_hook(_accept_plain_student)
+
+    def init_weights(self) -> None:
+        """Initialise the student its own way; load and verify the teacher before the first step."""
+        self.student.init_weights()
+        with own_randomness():
+            for loss in self.losses.values():
+                loss.init_weights()
+        self.load_teacher()
+
+    def load_teacher(self) -> None:
+        """Load the teacher and verify the pair; without effect when done.
+
+        Raises:
+            FileNotFoundError: the teacher's config or checkpoint is not there.
+            ValueError: teacher and student do not fit.
+        """
+        if self.teacher.loaded:
+            return
+        check_pair(self.student, self.teacher.model, self.losses, self.teacher.same_classes)
+        self.teacher.load(self.student)
+        print_log(
+            f'Teacher {self.teacher.info.head} loaded completely from {self.teacher.checkpoint}.',
+            'current',
+        )
+
+    def forward(
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None = None,
+        mode: str = 'tensor',
+    ) -> dict[str, Tensor] | list[BaseDataElement] | tuple[Tensor, ...]:
+        """Run the student; in mode ``'loss'`` with the distillation losses.
+
+        Args:
+            inputs: normalised and padded images, (N, 3, H, W).
+            data_samples: N annotated samples.
+            mode: ``'loss'``, ``'predict'`` or ``'tensor'``, as in mmengine.
+        """
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        return self.student(inputs, data_samples, mode=mode)
+
+    def loss(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> dict[str, Any]:
+        """The student's own losses and ``loss_kd_NAME`` for each distillation loss.
+
+        Args:
+            inputs: normalised and padded images, (N, 3, H, W).
+            data_samples: N annotated samples.
+        """
+        self.load_teacher()
+        self._check_classes()
+        batch = Batch(inputs, data_samples)
+        student = self._view(self.student, batch)
+        if not any(loss.active for loss in self.losses.values()):
+            losses = self.student(inputs, data_samples, mode='loss')
+            return losses | {f'loss_kd_{n}': kd.nothing(inputs) for n, kd in self.losses.items()}
+        with student.noting_loss():
+            losses = self.student(inputs, data_samples, mode='loss')
+        teacher = self.teacher.view(batch)
+        with torch.autocast(inputs.device.type, enabled=False):
+            for name, loss in self.losses.items():
+                value = loss(student, teacher) * loss.scale if loss.active else loss.nothing(inputs)
+                losses[f'loss_kd_{name}'] = value
+        return losses
+
+    def _check_classes(self) -> None:
+        """Compare class names with the training set's, which mmengine tells before training."""
+        if self._classes_checked:
+            return
+        meta = MessageHub.get_current_instance().runtime_info.get('dataset_meta') or {}
+        if self.teacher.same_classes:
+            check_classes(meta.get('classes'), self.teacher.classes, self.teacher.checkpoint)
+        self._classes_checked = True
+
+
+def _check_loss(name: str, loss: nn.Module) -> None:
+    if not isinstance(loss, DistillationLoss):
+        raise TypeError(
+            f'losses.{name} is a {type(loss).__name__}, which is no distillation loss. Use the '
+            "types of kd_dense, such as 'kd_dense.LocalizationDistillation'."
+        )
+
+
+def _accept_plain_student(
+    distiller: Distiller, state: dict[str, Tensor], prefix: str, *_: Any
+) -> None:
+    """Let a plain student checkpoint serve as ``load_from``.
+
+    Raises:
+        ValueError: the checkpoint holds nothing of the student.
+    """
+    ours = prefix + STUDENT_PREFIX
+    if not any(key.startswith(ours) for key in state):
+        for key in [k for k in state if k.startswith(prefix)]:
+            state[ours + key[len(prefix) :]] = state.pop(key)
+    known = distiller.student.state_dict()
+    if not any(key.removeprefix(ours) in known for key in state):
+        raise ValueError(
+            f'The checkpoint fits no weight of the student ({type(distiller.student).__name__}): '
+            f'it holds {[k.removeprefix(ours) for k in list(state)[:3]]}, the student '
+            f'{list(known)[:3]}. Name a checkpoint of the student or of this distiller.'
+        )

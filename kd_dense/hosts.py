@@ -1,0 +1,100 @@
+"""Find a model by what a user names it by: a config path, an ``mmdet::`` name or a dict."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import DefaultScope
+from torch import nn
+
+ModelSource = str | Path | Mapping[str, Any]
+
+
+def read_model_config(source: ModelSource, role: str) -> ConfigDict:
+    """Read the ``model`` part of a config.
+
+    Args:
+        source: path of a config file, ``mmdet::...`` name, or a dict (a whole config or its model).
+        role: ``'teacher'`` or ``'student'``, for messages.
+
+    Returns:
+        the model's config, a copy; scope kept under ``_scope_``.
+
+    Raises:
+        FileNotFoundError: there is no such file or name.
+        ValueError: the config holds no model.
+    """
+    if isinstance(source, Mapping):
+        config = ConfigDict(copy.deepcopy(dict(source)))
+        if 'type' in config:
+            return config
+    else:
+        config = _read_file(str(source), role)
+    if 'model' not in config:
+        raise ValueError(
+            f'The config of the {role} holds no `model`: found {sorted(config)} in '
+            f'{source if not isinstance(source, Mapping) else "the dict"}. Name a model config of '
+            'mmdet or mmseg.'
+        )
+    model = ConfigDict(copy.deepcopy(config['model'].to_dict()))
+    if config.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', copy.deepcopy(config['data_preprocessor']))
+    model.setdefault('_scope_', config.get('default_scope') or 'mmdet')
+    if model['type'] in ('kd_dense.Distiller', 'Distiller'):  # a student who became a teacher
+        return read_model_config(model['student'], role)
+    return model
+
+
+def _read_file(name: str, role: str) -> Config:
+    if '::' not in name:
+        if not Path(name).is_file():
+            raise FileNotFoundError(
+                f'The config of the {role} was not found: {name} (looked from {Path.cwd()}). '
+                'Name an existing file, or a config that ships with mmdet as '
+                "'mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py'."
+            )
+        return Config.fromfile(name)
+    from mmengine.hub import get_config  # slow to import, and only needed for names
+
+    try:
+        return get_config(name)
+    except (FileNotFoundError, KeyError, RuntimeError, ValueError, ImportError) as error:
+        raise FileNotFoundError(
+            f'The config of the {role} was not found: {name} ({error}). The part before `::` is '
+            'the package (mmdet, mmseg), the rest a path below its configs folder, such as '
+            "'mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py'."
+        ) from error
+
+
+def build_model(config: ConfigDict) -> nn.Module:
+    """Build a model of mmdet or mmseg from its config, in its own scope."""
+    config = copy.deepcopy(config)
+    scope = config.pop('_scope_', None) or _current_scope()
+    with DefaultScope.overwrite_default_scope(scope):
+        return MMENGINE_MODELS.build(config)
+
+
+def _current_scope() -> str:
+    current = DefaultScope.get_current_instance()
+    return current.scope_name if current is not None else 'mmdet'
+
+
+@contextmanager
+def own_randomness() -> Iterator[None]:
+    """Leave the random state outside untouched, so that a student starts as it would without us."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

@@ -1,0 +1,105 @@
+"""Localization distillation (Zheng et al., CVPR 2022) for heads that predict edges as bins."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from mmdet.models.dense_heads import GFLHead
+from torch import Tensor, nn
+
+from ..regions import REGIONS, region_demands, vlr_overlaps
+from ..registry import MODELS
+from ..views import OneStageView
+from .base import DistillationLoss, global_divisor
+from .soft_targets import check_choice, check_temperature, softmax_kl
+
+
+def edge_kl(student: Tensor, teacher: Tensor, bins: int, temperature: float) -> Tensor:
+    """KL(P(z_t/T) || P(z_s/T)) * T^2 of each box edge, summed over its bins.
+
+    Args:
+        student: logits of B boxes, (B, 4 * bins).
+        teacher: same shape; detached.
+        bins: n + 1 of the paper, 17 in GFL.
+        temperature: T.
+
+    Returns:
+        (B, 4).
+    """
+    shape = (student.shape[0], 4, bins)
+    return softmax_kl(student.reshape(shape), teacher.reshape(shape), temperature)
+
+
+@MODELS.register_module()
+class LocalizationDistillation(DistillationLoss):
+    r"""Localization distillation in the main region or the valuable localization region.
+
+    Main region: :math:`\sum_p w_p \sum_e \mathrm{KL}_{pe} T^2 / \max(\sum_p w_p, 1)` over the
+    positives p of the student's own assignment and their edges e, with w the student's best class
+    score (detached). Valuable localization region: the same with w = 1 over the positions whose
+    DIoU with some object lies in [0.25 a, a), a being ATSS's own threshold for that object
+    [1, section 3.3, algorithm 1].
+
+    Sources: [1] Zheng et al., "Localization Distillation for Object Detection", arXiv 2102.12252,
+    equations 2 to 5; [2] mmdet's ``LDHead`` (main region only) and the authors' code.
+
+    Differs from [2]: that takes the mean of the bins, divides the main region by 4 and not by the
+    sum of the weights (so it grows with the images per rank), and weights the valuable region by
+    IoU and divides by 16. ``variant='reference'`` computes just that, and equals ``LDHead``'s
+    ``loss_ld`` on the same tensors.
+
+    Args:
+        region: ``'main'`` or ``'vlr'``.
+        temperature: T.
+        weight: see :class:`DistillationLoss`.
+        variant: ``'paper'`` or ``'reference'``.
+
+    Raises:
+        ValueError: an unknown choice or a temperature that is not positive.
+    """
+
+    reads = ('cls_logits', 'box_logits', 'assignment')
+
+    def __init__(
+        self,
+        region: Literal['main', 'vlr'] = 'main',
+        temperature: float = 10.0,
+        weight: float = 0.25,
+        variant: Literal['paper', 'reference'] = 'paper',
+    ) -> None:
+        super().__init__(weight)
+        check_choice('region', region, ('main', 'vlr'))
+        check_choice('variant', variant, ('paper', 'reference'))
+        check_temperature(temperature)
+        self.region = region
+        self.temperature = temperature
+        self.variant = variant
+
+    def demands(self, student: nn.Module) -> list[str]:
+        """A GFL-like head, and what the region asks."""
+        head = student.bbox_head
+        if not isinstance(head, GFLHead):
+            return [
+                'localization distillation needs a head that predicts each box edge as a '
+                f'distribution (GFLHead), found {type(head).__name__}'
+            ]
+        return region_demands(self.region, student)
+
+    def forward(self, student: OneStageView, teacher: OneStageView) -> Tensor:
+        """The raw loss of one batch, a scalar."""
+        mask = REGIONS[self.region](student, teacher)
+        s, t = student.flat_box_logits[mask], teacher.flat_box_logits[mask]
+        bins = s.shape[-1] // 4
+        kl = edge_kl(s, t, bins, self.temperature)
+        reference = self.variant == 'reference'
+        if self.region == 'main':
+            weights = student.flat_cls_logits[mask].detach().sigmoid().amax(dim=-1)
+        elif reference:
+            weights = vlr_overlaps(student)[mask]
+        else:
+            weights = torch.ones_like(kl[:, 0])
+        total = (kl.sum(dim=-1) * weights).sum()
+        if reference:
+            return total / bins / (4 if self.region == 'main' else 16)
+        return total / global_divisor(weights.sum())

@@ -1,0 +1,230 @@
+"""Where to distil: which predictions of a one-stage detector a loss compares.
+
+Every region is a function of the two views that returns a bool mask over the student's
+predictions, (N, P); N images, P predictions per image over all levels, G objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from mmdet.models.dense_heads import AnchorHead, ATSSHead, FCOSHead, GFLHead
+from mmdet.models.task_modules.assigners import ATSSAssigner
+from mmdet.structures.bbox import bbox_overlaps
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from .views import OneStageView
+
+GAMMA_VLR = 0.25  # lower bound of the valuable localization region, of ATSS's threshold
+FINE_GRAINED_SHARE = 0.5  # of the best anchor's IoU
+GENERAL_INSTANCES = 10  # most disagreed boxes per image
+GENERAL_NMS_IOU = 0.3
+
+
+def all_positions(student: OneStageView, teacher: OneStageView) -> Tensor:
+    """Everything but padding."""
+    return student.valid
+
+
+def main_region(student: OneStageView, teacher: OneStageView) -> Tensor:
+    """The positives of the student's own label assignment."""
+    return student.positives
+
+
+def inside_boxes(student: OneStageView, teacher: OneStageView) -> Tensor:
+    """Positions whose centre lies inside an object's box, on every level."""
+    centres = position_centres(student)
+    masks = [_contains(centres, boxes).any(dim=1) for boxes in student.boxes]
+    return torch.stack(masks).repeat_interleave(student.num_anchors, dim=1) & student.valid
+
+
+def fine_grained_region(student: OneStageView, teacher: OneStageView) -> Tensor:
+    """Anchors near objects: IoU above half of the best anchor's of that object.
+
+    Source: Wang et al., "Distilling Object Detectors with Fine-grained Feature Imitation",
+    arXiv 1906.03609, section 3.2.
+    """
+
+    def near(anchors: Tensor, boxes: Tensor, per_level: list[int]) -> Tensor:
+        overlaps = bbox_overlaps(anchors, boxes)
+        best = overlaps.amax(dim=0)
+        return ((overlaps > FINE_GRAINED_SHARE * best) & (best > 0)).any(dim=1)
+
+    return _by_image(student, near, torch.zeros((), dtype=torch.bool))
+
+
+def valuable_localization_region(student: OneStageView, teacher: OneStageView) -> Tensor:
+    """Positions with gamma * a <= DIoU < a to some object, a being ATSS's threshold for it.
+
+    Source: Zheng et al., arXiv 2102.12252, section 3.3 and algorithm 1, gamma = 0.25.
+    """
+    return vlr_overlaps(student) >= 0
+
+
+def vlr_overlaps(student: OneStageView) -> Tensor:
+    """Best IoU of each prediction with the objects in whose valuable region it lies, -1 outside.
+
+    Returns:
+        (N, P).
+    """
+    topk = student.model.bbox_head.assigner.topk
+
+    def best(anchors: Tensor, boxes: Tensor, per_level: list[int]) -> Tensor:
+        overlaps = bbox_overlaps(anchors, boxes)
+        threshold = atss_threshold(anchors, overlaps, boxes, per_level, topk)
+        diou = distance_iou(anchors, boxes, overlaps)
+        chosen = (diou >= GAMMA_VLR * threshold) & (diou < threshold)
+        return torch.where(chosen, overlaps, -1.0).amax(dim=1)
+
+    return _by_image(student, best, torch.tensor(-1.0))
+
+
+def general_instances(student: OneStageView, teacher: OneStageView) -> Tensor:
+    """Positions inside the boxes on which teacher and student disagree most.
+
+    Of each prediction the larger difference of class scores counts, with the box of whichever model
+    is surer; after NMS at 0.3 the ten most disagreed boxes of an image are kept. Positions on
+    all levels whose centre lies inside one of them are taken.
+
+    Source: Dai et al., "General Instance Distillation", arXiv 2103.02340, section 3.1. Differs from
+    it: that crops the boxes by RoIAlign, here their positions are compared in place.
+    """
+    centres = position_centres(student).repeat_interleave(student.num_anchors, dim=0)
+    s, t = student.flat_cls_logits.detach().sigmoid(), teacher.flat_cls_logits.sigmoid()
+    disagreement, which = (t - s).abs().max(dim=-1)
+    surer = (t > s).gather(-1, which[..., None])
+    boxes = torch.where(surer, teacher.decoded_boxes, student.decoded_boxes.detach())
+    valid = student.valid
+    masks = []
+    for image in range(len(boxes)):
+        score = disagreement[image].masked_fill(~valid[image], -1.0)
+        kept = nms(boxes[image], score, GENERAL_NMS_IOU)[:GENERAL_INSTANCES]
+        masks.append(_contains(centres, boxes[image][kept]).any(dim=1))
+    return torch.stack(masks) & valid
+
+
+REGIONS: dict[str, Callable[[OneStageView, OneStageView], Tensor]] = {
+    'all': all_positions,
+    'box': inside_boxes,
+    'fine_grained': fine_grained_region,
+    'main': main_region,
+    'vlr': valuable_localization_region,
+    'general': general_instances,
+}
+
+
+def check_region(name: str) -> None:
+    """Raise ValueError unless there is such a region."""
+    if name not in REGIONS:
+        raise ValueError(f'region is {name!r}; choose one of {", ".join(map(repr, REGIONS))}.')
+
+
+def region_demands(name: str, student: nn.Module) -> list[str]:
+    """What a region asks of the student's head and does not find, as sentences."""
+    head = student.bbox_head
+    found = f'found {type(head).__name__}'
+    assigner = getattr(head, 'assigner', None)
+    known = (GFLHead.get_targets, ATSSHead.get_targets, AnchorHead.get_targets)
+    if name == 'main' and type(head).get_targets not in (*known, FCOSHead.get_targets):
+        return [f"region 'main' needs a head that assigns labels as mmdet's GFLHead does, {found}"]
+    if name in ('vlr', 'fine_grained') and type(head).get_targets not in known[:2]:
+        return [f'region {name!r} needs the anchors of a GFLHead or ATSSHead, {found}']
+    if name == 'vlr' and not isinstance(assigner, ATSSAssigner):
+        return [f"region 'vlr' needs an ATSSAssigner, found {type(assigner).__name__}"]
+    if name == 'general' and not isinstance(head, GFLHead):
+        return [f"region 'general' needs a GFLHead, {found}"]
+    return []
+
+
+def atss_threshold(
+    anchors: Tensor, overlaps: Tensor, boxes: Tensor, per_level: list[int], topk: int
+) -> Tensor:
+    """ATSS's threshold of each object: mean + std of the IoU of its candidates.
+
+    Candidates are the ``topk`` anchors of each level whose centres are nearest to the object's.
+
+    Source: Zhang et al., arXiv 1912.02424, algorithm 1.
+
+    Args:
+        anchors: xyxy in pixels, (P, 4).
+        overlaps: IoU, (P, G).
+        boxes: xyxy in pixels, (G, 4).
+        per_level: anchors of each level, adding up to P.
+        topk: candidates per level.
+
+    Returns:
+        (G,).
+    """
+    distance = torch.cdist(_centre(anchors), _centre(boxes))
+    candidates, start = [], 0
+    for count in per_level:
+        level = distance[start : start + count]
+        candidates.append(level.topk(min(topk, count), dim=0, largest=False).indices + start)
+        start += count
+    chosen = overlaps.gather(0, torch.cat(candidates))
+    return chosen.mean(dim=0) + chosen.std(dim=0)
+
+
+def distance_iou(anchors: Tensor, boxes: Tensor, overlaps: Tensor) -> Tensor:
+    """DIoU = IoU - d^2 / c^2: d between centres, c the diagonal of the enclosing box.
+
+    Source: Zheng et al., arXiv 1911.08287, equation 7.
+
+    Args:
+        anchors: xyxy, (P, 4).
+        boxes: xyxy, (G, 4).
+        overlaps: IoU, (P, G).
+
+    Returns:
+        (P, G).
+    """
+    low = torch.minimum(anchors[:, None, :2], boxes[None, :, :2])
+    high = torch.maximum(anchors[:, None, 2:], boxes[None, :, 2:])
+    diagonal = (high - low).square().sum(dim=-1)
+    centre = (_centre(anchors)[:, None] - _centre(boxes)[None]).square().sum(dim=-1)
+    return overlaps - centre / diagonal.clamp(min=1e-6)
+
+
+def position_centres(view: OneStageView) -> Tensor:
+    """Centre (x, y) in pixels of each position of all levels, (sum of H * W, 2)."""
+    height, width = view.batch.images.shape[-2:]
+    device = view.batch.images.device
+    centres = []
+    for rows, columns in view.level_sizes:
+        y = (torch.arange(rows, device=device) + 0.5) * (height / rows)
+        x = (torch.arange(columns, device=device) + 0.5) * (width / columns)
+        centres.append(torch.stack(torch.meshgrid(x, y, indexing='xy'), dim=-1).reshape(-1, 2))
+    return torch.cat(centres)
+
+
+def _by_image(
+    student: OneStageView,
+    choose: Callable[[Tensor, Tensor, list[int]], Tensor],
+    elsewhere: Tensor,
+) -> Tensor:
+    """``choose(anchors, boxes, anchors per level)`` of each image, in one tensor (N, P).
+
+    Only anchors inside the image are shown, as to the assigner; ``elsewhere`` is the value of all
+    others, and of images without objects.
+    """
+    anchors, valid = student.assignment.anchors, student.valid
+    chosen = elsewhere.to(anchors.device).repeat(valid.shape)
+    counts = [h * w * student.num_anchors for h, w in student.level_sizes]
+    for image, boxes in enumerate(student.boxes):
+        if len(boxes):
+            inside = valid[image]
+            per_level = [int(level.sum()) for level in inside.split(counts)]
+            chosen[image, inside] = choose(anchors[image, inside], boxes, per_level)
+    return chosen
+
+
+def _contains(points: Tensor, boxes: Tensor) -> Tensor:
+    """Which points (P, 2) lie in which boxes (G, 4): bool, (P, G)."""
+    low, high = boxes[None, :, :2], boxes[None, :, 2:]
+    return ((points[:, None] >= low) & (points[:, None] < high)).all(dim=-1)
+
+
+def _centre(boxes: Tensor) -> Tensor:
+    return (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -1,0 +1,12 @@
+"""The registries of kd_dense: children of mmengine's, in the scope ``kd_dense``.
+
+Write our types with their prefix in configs (``type='kd_dense.Distiller'``): an unprefixed type
+is looked up in the current default scope, which is ``mmdet`` or ``mmseg``.
+"""
+
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope='kd_dense', locations=['kd_dense'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='kd_dense', locations=['kd_dense.hooks'])

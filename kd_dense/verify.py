@@ -1,0 +1,108 @@
+"""Checks of a pair before the first step: what was found, what was expected, the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from .losses.base import DistillationLoss
+from .views import HostInfo, view_class
+
+# what of two hosts has to agree for a loss that reads this of them
+AGREEMENT = {
+    'features': ('family', 'strides'),
+    'cls_logits': ('family', 'strides', 'num_classes', 'activation', 'num_anchors'),
+    'box_logits': ('family', 'strides', 'num_anchors', 'boxes'),
+    'assignment': ('family', 'strides', 'num_anchors'),
+}
+WORDS = {
+    'family': 'host family',
+    'strides': 'strides of the feature levels',
+    'num_classes': 'number of classes',
+    'activation': 'kind of class scores',
+    'num_anchors': 'predictions per position',
+    'boxes': 'encoding of boxes',
+}
+
+
+def check_pair(
+    student: nn.Module,
+    teacher: nn.Module,
+    losses: Mapping[str, DistillationLoss] | nn.ModuleDict,
+    same_classes: bool = True,
+) -> None:
+    """Check that two models agree in what the losses compare.
+
+    Args:
+        student, teacher: the built models.
+        losses: distillation losses by name; each tells what it reads.
+        same_classes: whether the number of classes must agree whatever the losses read.
+
+    Raises:
+        ValueError: they differ; the message names each difference and the losses that mind.
+    """
+    ours = view_class(student).describe(student)
+    theirs = view_class(teacher).describe(teacher)
+    findings = []
+    if same_classes and ours.num_classes != theirs.num_classes:
+        findings.append(_difference('num_classes', ours, theirs, list(losses)))
+    for what in WORDS:
+        minding = [
+            name
+            for name, loss in losses.items()
+            if any(what in AGREEMENT[read] for read in loss.reads)
+        ]
+        already = what == 'num_classes' and bool(findings)
+        if minding and not already and getattr(ours, what) != getattr(theirs, what):
+            findings.append(_difference(what, ours, theirs, minding))
+    for name, loss in losses.items():
+        findings += [f'losses.{name}: {finding}' for finding in loss.demands(student)]
+    if findings:
+        raise ValueError(
+            f'Teacher ({theirs.head}) and student ({ours.head}) do not fit:\n  - '
+            + '\n  - '.join(findings)
+            + '\nChoose a teacher that agrees with the student there, or leave out the losses '
+            'named (losses on features alone ask the least of a pair).'
+        )
+
+
+def _difference(what: str, ours: HostInfo, theirs: HostInfo, losses: Sequence[str]) -> str:
+    return (
+        f'{WORDS[what]}: the teacher has {getattr(theirs, what)}, the student '
+        f'{getattr(ours, what)} (minded by {", ".join(f"losses.{name}" for name in losses)})'
+    )
+
+
+def check_classes(
+    ours: Sequence[str] | None, theirs: Sequence[str] | None, checkpoint: str | None
+) -> None:
+    """Check that teacher and training set name the same classes in the same order.
+
+    Args:
+        ours: classes of the training set; None where unknown.
+        theirs: classes in the teacher's checkpoint; None where it does not say.
+        checkpoint: its path, for the message.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if ours is None or theirs is None or tuple(ours) == tuple(theirs):
+        return
+    first = next(
+        (i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]),
+        min(len(ours), len(theirs)),
+    )
+    raise ValueError(
+        f'The teacher knows other classes than the training set. {checkpoint} was trained with '
+        f'{len(theirs)} classes {_around(theirs, first)}, the training set has {len(ours)} classes '
+        f'{_around(ours, first)}; the first difference is class {first}. Set the classes of the '
+        "dataset (`metainfo=dict(classes=...)`) in the teacher's order or use a teacher trained on "
+        'them; for losses on features alone, `teacher.same_classes=False` allows the difference.'
+    )
+
+
+def _around(names: Sequence[str], index: int) -> str:
+    start = max(0, index - 1)
+    shown = ', '.join(map(repr, names[start : index + 3]))
+    return f'({"..., " if start else ""}{shown}{", ..." if index + 3 < len(names) else ""})'

@@ -1,0 +1,56 @@
+"""Package metadata. requirements.txt pins the exact versions that a development install uses."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def version() -> str:
+    """Read the version as text: importing kd_dense would need torch."""
+    text = (HERE / 'kd_dense' / 'version.py').read_text(encoding='utf-8')
+    return re.search(r"__version__ = '(.+)'", text).group(1)
+
+
+def long_description() -> str:
+    readme = HERE / 'README.md'
+    return readme.read_text(encoding='utf-8') if readme.exists() else ''
+
+
+setup(
+    name='kd_dense',
+    version=version(),
+    description='Knowledge distillation for MMDetection and MMSegmentation',
+    long_description=long_description(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    keywords='knowledge distillation, object detection, semantic segmentation',
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Intended Audience :: Science/Research',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+    packages=find_packages(include=['kd_dense*']),
+    python_requires='>=3.11',
+    install_requires=[
+        # mmcv 2.3.6 is compiled as C++17, newer releases of torch want C++20.
+        'torch>=2.11,<2.12',
+        'torchvision>=0.26,<0.27',
+        'onedl-mmcv>=2.3.6,<2.4',
+        'onedl-mmengine>=0.10.12,<0.11',
+        'onedl-mmdetection>=3.5.1,<3.6',
+        'pycocotools>=2.0.11',
+        'numpy>=2',
+        'scikit-learn>=1.9',
+        'matplotlib>=3.11',
+        'tqdm',
+    ],
+    extras_require={
+        'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy'],
+        'dev': ['pytest==9.2.0', 'ruff==0.17.5', 'pre-commit==4.7.0'],
+    },
+)
