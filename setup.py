@@ -47,6 +47,7 @@ setup(
         'numpy>=2',
         'scikit-learn>=1.9',
         'matplotlib>=3.11',
+        'pillow',
         'tqdm',
     ],
     extras_require={

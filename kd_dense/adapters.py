@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .errors import SetupError
 from .hosts import own_randomness
 from .views import Batch, view_class
 
@@ -39,7 +40,7 @@ def build_adapters(student: nn.Module, teacher: nn.Module, always: bool = False)
     with own_randomness():
         ours, theirs = feature_channels(student), feature_channels(teacher)
         if len(ours) != len(theirs):
-            raise ValueError(
+            raise SetupError(
                 f'The teacher has {len(theirs)} feature levels (channels {theirs}), the student '
                 f'{len(ours)} (channels {ours}). Give both necks the same number of outputs.'
             )

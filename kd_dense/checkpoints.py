@@ -9,6 +9,8 @@ from typing import Any
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from .errors import SetupError
+
 STUDENT_PREFIX = 'student.'
 
 
@@ -30,16 +32,16 @@ def read_checkpoint(path: str | Path, role: str = 'teacher') -> dict[str, Any]:
         checkpoint = CheckpointLoader.load_checkpoint(name, map_location='cpu', logger='silent')
     except OSError as error:  # URLError and HTTPError are OSErrors
         raise FileNotFoundError(
-            f'The checkpoint of the {role} could not be fetched: {name} ({error}). Download it on a '
-            'machine with a network and name the file instead.'
+            f'The checkpoint of the {role} could not be fetched: {name} ({error}). Download it on '
+            'a machine with a network and name the file instead.'
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, ImportError) as error:
-        raise ValueError(
+        raise SetupError(
             f'The checkpoint of the {role} cannot be read: {name} ({error}). It may be cut short; '
             'copy or train it again.'
         ) from error
     if not isinstance(checkpoint, dict):
-        raise ValueError(
+        raise SetupError(
             f'The checkpoint of the {role} holds a {type(checkpoint).__name__}, a dict was '
             f'expected: {name}.'
         )
@@ -91,7 +93,7 @@ def load_completely(model: nn.Module, state: Mapping[str, Tensor], source: str, 
         if k in state and state[k].shape != own[k].shape
     ]
     if missing or unexpected or shapes:
-        raise ValueError(
+        raise SetupError(
             f'The checkpoint {source} does not fit the {role} ({type(model).__name__}): '
             f'{len(own) - len(missing) - len(shapes)} of {len(own)} weights match; '
             f'missing: {_some(missing)}; unexpected: {_some(unexpected)}; '

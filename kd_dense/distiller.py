@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.logging import MessageHub, print_log
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from .checkpoints import STUDENT_PREFIX
+from .errors import SetupError
 from .hosts import ModelSource, build_model, own_randomness, read_model_config
 from .losses.base import DistillationLoss
 from .registry import MODELS
@@ -84,10 +85,6 @@ class Distiller(BaseModel):
             return
         check_pair(self.student, self.teacher.model, self.losses, self.teacher.same_classes)
         self.teacher.load(self.student)
-        print_log(
-            f'Teacher {self.teacher.info.head} loaded completely from {self.teacher.checkpoint}.',
-            'current',
-        )
 
     def forward(
         self,
@@ -141,7 +138,7 @@ class Distiller(BaseModel):
 
 def _check_loss(name: str, loss: nn.Module) -> None:
     if not isinstance(loss, DistillationLoss):
-        raise TypeError(
+        raise SetupError(
             f'losses.{name} is a {type(loss).__name__}, which is no distillation loss. Use the '
             "types of kd_dense, such as 'kd_dense.LocalizationDistillation'."
         )
@@ -161,7 +158,7 @@ def _accept_plain_student(
             state[ours + key[len(prefix) :]] = state.pop(key)
     known = distiller.student.state_dict()
     if not any(key.removeprefix(ours) in known for key in state):
-        raise ValueError(
+        raise SetupError(
             f'The checkpoint fits no weight of the student ({type(distiller.student).__name__}): '
             f'it holds {[k.removeprefix(ours) for k in list(state)[:3]]}, the student '
             f'{list(known)[:3]}. Name a checkpoint of the student or of this distiller.'

@@ -16,6 +16,8 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from .errors import SetupError
+
 ModelSource = str | Path | Mapping[str, Any]
 
 
@@ -40,7 +42,7 @@ def read_model_config(source: ModelSource, role: str) -> ConfigDict:
     else:
         config = _read_file(str(source), role)
     if 'model' not in config:
-        raise ValueError(
+        raise SetupError(
             f'The config of the {role} holds no `model`: found {sorted(config)} in '
             f'{source if not isinstance(source, Mapping) else "the dict"}. Name a model config of '
             'mmdet or mmseg.'

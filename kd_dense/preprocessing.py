@@ -6,6 +6,7 @@ import torch
 from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
 
+from .errors import SetupError
 from .views import Batch
 
 
@@ -41,7 +42,9 @@ class Renormalize(nn.Module):
         order = [2, 1, 0] if self.swap else [0, 1, 2]
         mean_s, std_s = mean_s[order], std_s[order]
         self.register_buffer('scale', (std_s / std_t).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer('shift', ((mean_s - mean_t) / std_t).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            'shift', ((mean_s - mean_t) / std_t).view(1, 3, 1, 1), persistent=False
+        )
         self.pad_value = float(teacher.pad_value)
         self.identical = (
             not self.swap
@@ -62,13 +65,13 @@ class Renormalize(nn.Module):
 def _check_reconcilable(student: nn.Module, teacher: nn.Module) -> None:
     for role, preprocessor in (('student', student), ('teacher', teacher)):
         if not isinstance(preprocessor, ImgDataPreprocessor):
-            raise ValueError(
+            raise SetupError(
                 f"The {role}'s data preprocessor is a {type(preprocessor).__name__}, whose mean, "
                 'std and channel order are unknown. Give the model a DetDataPreprocessor or '
                 'SegDataPreprocessor.'
             )
     if student.pad_size_divisor % teacher.pad_size_divisor:
-        raise ValueError(
+        raise SetupError(
             f'The teacher needs images padded to a multiple of {teacher.pad_size_divisor} pixels, '
             f'the student pads to {student.pad_size_divisor}. Set '
             f'`student.data_preprocessor.pad_size_divisor={teacher.pad_size_divisor}`.'

@@ -15,6 +15,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from .errors import SetupError
 from .views import OneStageView
 
 GAMMA_VLR = 0.25  # lower bound of the valuable localization region, of ATSS's threshold
@@ -118,7 +119,7 @@ REGIONS: dict[str, Callable[[OneStageView, OneStageView], Tensor]] = {
 def check_region(name: str) -> None:
     """Raise ValueError unless there is such a region."""
     if name not in REGIONS:
-        raise ValueError(f'region is {name!r}; choose one of {", ".join(map(repr, REGIONS))}.')
+        raise SetupError(f'region is {name!r}; choose one of {", ".join(map(repr, REGIONS))}.')
 
 
 def region_demands(name: str, student: nn.Module) -> list[str]:

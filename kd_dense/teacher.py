@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,6 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .checkpoints import class_names, load_completely, model_state, read_checkpoint
+from .errors import SetupError
 from .hosts import ModelSource, build_model, own_randomness, read_model_config
 from .preprocessing import Renormalize
 from .views import Batch, HostInfo, OneStageView, view_class
@@ -50,9 +52,9 @@ class Teacher:
         untrained: bool = False,
     ) -> None:
         if dtype not in DTYPES:
-            raise ValueError(f'teacher.dtype is {dtype!r}; choose one of {", ".join(DTYPES)}.')
+            raise SetupError(f'teacher.dtype is {dtype!r}; choose one of {", ".join(DTYPES)}.')
         if checkpoint is None and not untrained:
-            raise ValueError(
+            raise SetupError(
                 'The teacher has no checkpoint. Name one (`teacher.checkpoint=PATH_OR_URL`); an '
                 'untrained teacher teaches noise. To measure speed with one, set '
                 '`teacher.untrained=True`.'
@@ -103,11 +105,12 @@ class Teacher:
         if self.checkpoint is None:
             with own_randomness():
                 model.init_weights()
-            print_log('The teacher is untrained: its numbers mean nothing.', 'current', 30)
+            print_log('The teacher is untrained: it teaches noise.', 'current', logging.WARNING)
         else:
             checkpoint = read_checkpoint(self.checkpoint)
             load_completely(model, model_state(checkpoint), self.checkpoint, 'teacher')
             self.classes = class_names(checkpoint)
+            print_log(f'Teacher loaded completely from {self.checkpoint}.', 'current')
         if self.fast:
             self._fold(model)
             model.to(memory_format=torch.channels_last)
@@ -173,14 +176,14 @@ def teacher_from(config: Mapping[str, Any] | Teacher) -> Teacher:
     """A teacher from its part of the config.
 
     Raises:
-        TypeError: an unknown key.
+        SetupError: an unknown key.
     """
     if isinstance(config, Teacher):
         return config
     known = ('config', 'checkpoint', 'dtype', 'fast', 'same_classes', 'untrained')
     unknown = [key for key in config if key not in known]
     if unknown or 'config' not in config:
-        raise TypeError(
+        raise SetupError(
             f'The teacher is configured by `config` and `checkpoint`, and may have '
             f'{", ".join(known[2:])}; found {sorted(config)}.'
         )

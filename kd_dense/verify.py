@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from .errors import SetupError
 from .losses.base import DistillationLoss
 from .views import HostInfo, view_class
 
@@ -59,7 +60,7 @@ def check_pair(
     for name, loss in losses.items():
         findings += [f'losses.{name}: {finding}' for finding in loss.demands(student)]
     if findings:
-        raise ValueError(
+        raise SetupError(
             f'Teacher ({theirs.head}) and student ({ours.head}) do not fit:\n  - '
             + '\n  - '.join(findings)
             + '\nChoose a teacher that agrees with the student there, or leave out the losses '
@@ -93,7 +94,7 @@ def check_classes(
         (i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]),
         min(len(ours), len(theirs)),
     )
-    raise ValueError(
+    raise SetupError(
         f'The teacher knows other classes than the training set. {checkpoint} was trained with '
         f'{len(theirs)} classes {_around(theirs, first)}, the training set has {len(ours)} classes '
         f'{_around(ours, first)}; the first difference is class {first}. Set the classes of the '

@@ -231,6 +231,18 @@ def test_reason_of_a_failure(project, log, words):
     assert reason.count('\n') == 1
 
 
+@pytest.mark.parametrize(
+    ('prints', 'words'),
+    [('echo 13.0', 'install the CUDA toolkit 13.0 and set CUDA_HOME'), ('true', ''), ('false', '')],
+)
+def test_gpu_without_a_cuda_compiler(project, tmp_path, prints, words):
+    stub = executable(tmp_path / 'python', f'#!/bin/sh\n{prints}\n')
+    result = install(project, command=('bash', '-c', f'. tools/install.sh; py={stub}; check_cuda'))
+    assert result.returncode == (1 if words else 0)
+    assert words in result.stderr
+    assert bool(result.stderr) == bool(words)
+
+
 def test_half_installed_packages_are_forgotten(project):
     packages = project / '.venv' / 'lib' / 'python3.11' / 'site-packages'
     for file in ('whole/METADATA', 'whole/RECORD', 'half/METADATA'):

@@ -1,6 +1,7 @@
 # The embedded dataset: handwritten digits in scenes. Build it with: python tools/make_digits.py data/digits
-_base_ = ['./runtime.py']
+_base_ = ['mmdet::_base_/default_runtime.py']
 data_root = '{{$DIGITS_ROOT:data/digits}}/'
+data_help = 'Build it in seconds: python tools/make_digits.py data/digits (or name a folder by DIGITS_ROOT).'
 classes = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 
 train_dataloader = dict(
@@ -36,6 +37,7 @@ val_dataloader = dict(
         test_mode=True,
         pipeline=[
             dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=(160, 160), keep_ratio=True),
             dict(type='LoadAnnotations', with_bbox=True),
             dict(
                 type='PackDetInputs',
@@ -49,4 +51,4 @@ val_evaluator = dict(type='CocoMetric', metric='bbox', ann_file=data_root + 'ann
 test_evaluator = val_evaluator
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-auto_scale_lr = dict(base_batch_size=8)
+auto_scale_lr = dict(enable=False, base_batch_size=8)

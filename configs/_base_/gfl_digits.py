@@ -67,7 +67,14 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min=1e-5, T_max=max_iters - 50),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=False,
+        begin=50,
+        end=max_iters,
+        eta_min=1e-5,
+        T_max=max_iters - 50,
+    ),
 ]
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters import build_adapters
+from ..errors import SetupError
 from ..regions import REGIONS, check_region, region_demands
 from ..registry import MODELS
 from ..views import OneStageView
@@ -16,9 +17,7 @@ from .base import DistillationLoss, global_divisor
 from .soft_targets import check_choice
 
 
-def masked_squared_error(
-    student: Tensor, teacher: Tensor, mask: Tensor
-) -> tuple[Tensor, Tensor]:
+def masked_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of ||s - t||^2 over the positions of a mask, and their number.
 
     Args:
@@ -33,7 +32,7 @@ def masked_squared_error(
         ValueError: the shapes differ.
     """
     if student.shape != teacher.shape:
-        raise ValueError(
+        raise SetupError(
             f'Features to imitate must have one shape; got {tuple(student.shape)} from the student '
             f'and {tuple(teacher.shape)} from the teacher. Where only the channels differ, leave '
             "`adapter='auto'`."

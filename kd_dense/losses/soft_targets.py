@@ -7,6 +7,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import SetupError
 from ..regions import REGIONS, check_region, region_demands
 from ..registry import MODELS
 from ..views import OneStageView
@@ -68,9 +69,9 @@ def sigmoid_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
 
 def _prepare(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     if student.shape != teacher.shape:
-        raise ValueError(
+        raise SetupError(
             f'Student and teacher logits must have one shape; got {tuple(student.shape)} from the '
-            f'student and {tuple(teacher.shape)} from the teacher. Check classes, levels and strides.'
+            f'student and {tuple(teacher.shape)} from the teacher. Check classes and strides.'
         )
     teacher = teacher.detach()
     if student.dtype.itemsize < 4:
@@ -145,8 +146,10 @@ class SoftTargets(DistillationLoss):
             kl = kl / s.shape[-1]
         if self.variant == 'reference':
             level = student.level_index.expand_as(mask)[mask]
-            count = mask.sum(0).new_zeros(len(student.level_sizes)).index_add_(
-                0, level, mask.new_ones(len(level), dtype=mask.sum().dtype)
+            count = (
+                mask.sum(0)
+                .new_zeros(len(student.level_sizes))
+                .index_add_(0, level, mask.new_ones(len(level), dtype=mask.sum().dtype))
             )
             return (kl / count[level]).sum()
         return kl.sum() / global_divisor(mask.sum())
@@ -155,10 +158,10 @@ class SoftTargets(DistillationLoss):
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:
-        raise ValueError(f'{name} is {value!r}; choose one of {", ".join(map(repr, choices))}.')
+        raise SetupError(f'{name} is {value!r}; choose one of {", ".join(map(repr, choices))}.')
 
 
 def check_temperature(temperature: float) -> None:
     """Raise ValueError unless the temperature is positive."""
     if not temperature > 0:
-        raise ValueError(f'temperature is {temperature}; it must be above 0.')
+        raise SetupError(f'temperature is {temperature}; it must be above 0.')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..errors import SetupError
 from .base import Batch, HostInfo
 from .one_stage import Assignment, OneStageView
 
@@ -20,7 +21,7 @@ def view_class(model: nn.Module) -> type[OneStageView]:
         if view.describes(model):
             return view
     head = type(getattr(model, 'bbox_head', None)).__name__
-    raise ValueError(
+    raise SetupError(
         f'kd_dense has no view of a {type(model).__name__} (bbox_head: {head}). It can look into '
         'one-stage detectors of mmdet with an anchor head or an FCOS head (GFL, ATSS, RetinaNet, '
         'FCOS and their kin); choose such a model as teacher and student.'

@@ -1,7 +1,8 @@
 """The view of one-stage detectors: mmdet's ``SingleStageDetector`` and its kin.
 
 Shapes: N images, L levels, H x W positions of a level, A predictions per position, K classes,
-P = sum over the levels of H * W * A predictions per image, in mmdet's order (level, row, column, a).
+P = sum over the levels of H * W * A predictions per image, in mmdet's order (level, row, column,
+anchor).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mmdet.models.detectors import SingleStageDetector
 from mmdet.structures.bbox import BaseBoxes
 from torch import Tensor, nn
 
+from ..errors import SetupError
 from .base import Batch, HostInfo, noting
 
 
@@ -204,10 +206,10 @@ class OneStageView:
     @cached_property
     def assignment(self) -> Assignment:
         """The label assignment that this model's own loss used."""
-        raise ValueError(
-            f'No label assignment is known of this {type(self.model.bbox_head).__name__}. Losses can '
-            'read one from a student (a teacher makes none) whose head assigns labels like '
-            'GFLHead, ATSSHead, RetinaHead or FCOSHead; for others use losses on whole feature maps.'
+        raise SetupError(
+            f'No label assignment is known of this {type(self.model.bbox_head).__name__}. Losses '
+            'can read one from a student (a teacher makes none) whose head assigns labels as '
+            'GFLHead, ATSSHead, RetinaHead or FCOSHead do; for others use losses on whole maps.'
         )
 
     @property

@@ -1,0 +1,15 @@
+"""Hooks for distilling: student checkpoints, weight schedules, loss balance and pictures."""
+
+from .loss_balance import LossBalanceHook
+from .pictures import DistillationPictureHook
+from .student_checkpoint import StudentCheckpointHook, student_checkpoint
+from .weight_schedule import WeightScheduleHook, factor_at
+
+__all__ = [
+    'DistillationPictureHook',
+    'LossBalanceHook',
+    'StudentCheckpointHook',
+    'WeightScheduleHook',
+    'factor_at',
+    'student_checkpoint',
+]

@@ -1,0 +1,134 @@
+"""How much each loss moves the student, measured in the first steps."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from ..errors import SetupError
+from ..registry import HOOKS
+from .balance_report import STUDENT, Measure, Row, as_text, findings, summarize
+from .common import distiller_of, undisturbed
+
+PREFIX = 'loss_kd_'
+
+
+@HOOKS.register_module()
+class LossBalanceHook(Hook):
+    """Report each loss's share of the gradient on the student in the first steps of training.
+
+    Each of these steps is computed once more, aside and before the step itself: random state and
+    buffers are put back and gradients taken without storing them, so the training stays the same to
+    the bit. In distributed training the numbers are those of the first rank's part of the batch.
+    The table goes to the log, the numbers to ``loss_balance.json`` in the work directory.
+
+    Args:
+        steps: how many steps to measure; 0 for none.
+        begin: first step to measure (for a loss that a schedule switches on later).
+        warn_above: share of the summed gradient norms, the student's own included, above which
+            a distillation loss is said to drown the others.
+
+    Raises:
+        SetupError: a number out of its range.
+    """
+
+    priority = 'LOW'  # behind hooks that change what the step computes
+
+    def __init__(self, steps: int = 5, begin: int = 0, warn_above: float = 0.9) -> None:
+        if steps < 0 or begin < 0 or not 0 < warn_above <= 1:
+            raise SetupError(
+                f'LossBalanceHook got steps={steps}, begin={begin}, warn_above={warn_above}; steps '
+                'and begin must be 0 or more, warn_above above 0 and at most 1.'
+            )
+        self.steps = steps
+        self.begin = begin
+        self.warn_above = warn_above
+        self._measured: list[dict[str, Measure]] = []
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Measure one step; report after the last."""
+        if not self.begin <= runner.iter < self.begin + self.steps:
+            return
+        # on every rank: losses count over all ranks together
+        self._measured.append(measure(runner, data_batch))
+        last = runner.iter + 1 == min(self.begin + self.steps, runner.max_iters)
+        if last and is_main_process():
+            self._report(runner)
+
+    def _report(self, runner: Runner) -> None:
+        losses = dict(distiller_of(runner, 'LossBalanceHook').losses.items())
+        rows = summarize(self._measured, losses)
+        warnings = findings(rows, self.warn_above)
+        runner.logger.info(as_text(rows, len(self._measured)))
+        for warning in warnings:
+            runner.logger.warning(warning)
+        report = {
+            'steps': len(self._measured),
+            'student': _plain(rows.pop(STUDENT)),
+            'losses': {name: _plain(row) for name, row in rows.items()},
+            'warnings': warnings,
+        }
+        path = Path(runner.work_dir, 'loss_balance.json')
+        path.write_text(json.dumps(report, indent=2, allow_nan=False) + '\n')
+
+
+def measure(runner: Runner, data_batch: dict[str, Any]) -> dict[str, Measure]:
+    """Value and gradient norm of each loss in force on one batch, leaving no trace.
+
+    Args:
+        runner: in training.
+        data_batch: as the data loader gives it; it is not changed.
+    """
+    distiller = distiller_of(runner, 'LossBalanceHook')
+    parameters = [p for p in distiller.student.parameters() if p.requires_grad]
+    scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+    scale = float(scaler.get_scale()) if hasattr(scaler, 'get_scale') else 1.0
+    with undisturbed(distiller):
+        with runner.optim_wrapper.optim_context(distiller):
+            # a copy: batch augmentations may write into their input
+            data = distiller.data_preprocessor(copy.deepcopy(data_batch), True)
+            losses = distiller(**data, mode='loss')
+        own = {key: value for key, value in losses.items() if not key.startswith(PREFIX)}
+        totals = {STUDENT: distiller.parse_losses(own)[0]}
+        totals |= {n: losses[PREFIX + n] for n, loss in distiller.losses.items() if loss.active}
+        return {
+            name: Measure(float(total.detach()), gradient_norm(total, parameters, scale))
+            for name, total in totals.items()
+        }
+
+
+def gradient_norm(loss: Tensor, parameters: Sequence[nn.Parameter], scale: float = 1.0) -> float:
+    """Euclidean norm of a loss's gradient on all parameters; 0 where there is none.
+
+    Args:
+        loss: a scalar; its graph is kept.
+        parameters: what to take the gradient on; their ``grad`` is not touched.
+        scale: what half-precision training multiplies losses by against underflow. Where that
+            overflows, as it may in the first steps, the norm is taken without.
+    """
+    if not loss.requires_grad:
+        return 0.0
+    gradients = torch.autograd.grad(loss * scale, parameters, retain_graph=True, allow_unused=True)
+    norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients if g is not None]
+    norm = float(torch.linalg.vector_norm(torch.stack(norms))) / scale if norms else 0.0
+    return norm if math.isfinite(norm) or scale == 1 else gradient_norm(loss, parameters)
+
+
+def _plain(row: Row) -> dict[str, float | str | None]:
+    """A row for JSON, which knows no infinities: those become text."""
+    return {
+        key: value if value is None or math.isfinite(value) else str(value)
+        for key, value in row._asdict().items()
+    }

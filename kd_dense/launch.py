@@ -1,0 +1,126 @@
+"""What the command-line tools share: options, configs, and errors without a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+
+from .errors import SetupError
+from .hosts import read_model_config
+
+DISTILLER_TYPES = ('kd_dense.Distiller', 'Distiller')
+
+
+def common_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that mmdet users expect of every tool."""
+    parser.add_argument('--work-dir', help='where to write; default: work_dirs/NAME_OF_CONFIG')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='overrides of the config, e.g. model.losses.ld.weight=0.5 '
+        'train_dataloader.batch_size=4',
+    )
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='of jobs'
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Read the config of a command line, with its overrides and its launcher.
+
+    Raises:
+        FileNotFoundError: there is no such config.
+    """
+    if not Path(args.config).is_file():
+        raise FileNotFoundError(f'There is no config {args.config} (looked from {Path.cwd()}).')
+    config = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        config.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        config.work_dir = args.work_dir
+    elif config.get('work_dir') is None:
+        config.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+    config.launcher = args.launcher
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.launcher == 'pytorch' and not torch.cuda.is_available():
+        _join_cpu_ranks(config)
+    return config
+
+
+def _join_cpu_ranks(config: Config) -> None:
+    """Let several ranks train without a GPU, where mmengine's launcher would ask for CUDA."""
+    torch.distributed.init_process_group('gloo')
+    config.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None
+    )
+
+
+def check_data(config: Config, parts: tuple[str, ...]) -> None:
+    """Check that the annotation files of some dataloaders are there.
+
+    Args:
+        config: its ``data_help`` says in a sentence how to get the data.
+        parts: names of dataloaders, such as ``('train_dataloader', 'val_dataloader')``.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+    """
+    for part in parts:
+        loader = config.get(part)
+        for dataset in _leaves(loader['dataset']) if loader else ():
+            path = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+            if not path.exists():
+                raise FileNotFoundError(
+                    f'The data is not there: {path} (for {part}, looked from {Path.cwd()}). '
+                    + config.get('data_help', 'Set `data_root` of the config to where it is.')
+                )
+
+
+def _leaves(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """The datasets inside wrappers such as RepeatDataset and ConcatDataset."""
+    inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
+    if not inner:
+        yield dataset
+    for each in inner:
+        yield from _leaves(each)
+
+
+def is_distiller(config: Config) -> bool:
+    """Whether a config trains with a teacher."""
+    return config.model.get('type') in DISTILLER_TYPES
+
+
+def plain_student(config: Config) -> Config:
+    """The config of the student alone: the same data and evaluation, no teacher, no losses of ours.
+
+    Args:
+        config: of a distiller, or already of a plain model, which is returned as it is.
+    """
+    if not is_distiller(config):
+        return config
+    plain = Config(config.to_dict())
+    model = read_model_config(config.model['student'], 'student')
+    model.pop('_scope_', None)
+    plain.model = model
+    hooks = [h for h in plain.get('custom_hooks', []) if not str(h['type']).startswith('kd_dense.')]
+    plain.custom_hooks = hooks
+    return plain
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Print what a user can put right in a sentence and exit with status 1."""
+    try:
+        yield
+    except (SetupError, FileNotFoundError) as error:
+        print(f'\nerror: {error}', file=sys.stderr)
+        raise SystemExit(1) from None
