@@ -14,8 +14,13 @@ from .errors import SetupError
 STUDENT_PREFIX = 'student.'
 
 
-def read_checkpoint(path: str | Path, role: str = 'teacher') -> dict[str, Any]:
+def read_checkpoint(path: str | Path, role: str, advice: str = '') -> dict[str, Any]:
     """Read a checkpoint from a path or URL to the CPU.
+
+    Args:
+        path: of a file, or a URL.
+        role: ``'teacher'`` or ``'student'``, for messages.
+        advice: how to get the file, for the message.
 
     Raises:
         FileNotFoundError: there is no such file, or it could not be downloaded.
@@ -25,8 +30,8 @@ def read_checkpoint(path: str | Path, role: str = 'teacher') -> dict[str, Any]:
     remote = '://' in name
     if not remote and not Path(name).is_file():
         raise FileNotFoundError(
-            f'The checkpoint of the {role} was not found: {name} (looked from {Path.cwd()}). Train '
-            f'the {role} first (its config, through tools/train.py), or name another checkpoint.'
+            f'The checkpoint of the {role} was not found: {name} (looked from {Path.cwd()}). '
+            + (advice or f'Train the {role} first, or name another checkpoint.')
         )
     try:
         checkpoint = CheckpointLoader.load_checkpoint(name, map_location='cpu', logger='silent')

@@ -91,10 +91,16 @@ def _current_scope() -> str:
 
 
 @contextmanager
-def own_randomness() -> Iterator[None]:
-    """Leave the random state outside untouched, so that a student starts as it would without us."""
+def own_randomness(seed: int | None = None) -> Iterator[None]:
+    """Leave the random state outside untouched, so that a student starts as it would without us.
+
+    Args:
+        seed: of torch's random numbers inside; None goes on from the state outside.
+    """
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
+        if seed is not None:
+            torch.manual_seed(seed)
         try:
             yield
         finally:

@@ -102,6 +102,7 @@ def general_instances(student: OneStageView, teacher: OneStageView) -> Tensor:
     for image in range(len(boxes)):
         score = disagreement[image].masked_fill(~valid[image], -1.0)
         kept = nms(boxes[image], score, GENERAL_NMS_IOU)[:GENERAL_INSTANCES]
+        kept = kept[valid[image, kept]]
         masks.append(_contains(centres, boxes[image][kept]).any(dim=1))
     return torch.stack(masks) & valid
 
@@ -207,18 +208,20 @@ def _by_image(
 ) -> Tensor:
     """``choose(anchors, boxes, anchors per level)`` of each image, in one tensor (N, P).
 
-    Only anchors inside the image are shown, as to the assigner; ``elsewhere`` is the value of all
-    others, and of images without objects.
+    The anchors shown are those that the assigner saw, which takes in some of the padding; its
+    threshold depends on them. ``elsewhere`` is the value of all anchors that do not start inside
+    their image, and of images without objects.
     """
     anchors, valid = student.assignment.anchors, student.valid
-    chosen = elsewhere.to(anchors.device).repeat(valid.shape)
+    elsewhere = elsewhere.to(anchors.device)
+    chosen = elsewhere.repeat(valid.shape)
     counts = [h * w * student.num_anchors for h, w in student.level_sizes]
     for image, boxes in enumerate(student.boxes):
         if len(boxes):
-            inside = valid[image]
-            per_level = [int(level.sum()) for level in inside.split(counts)]
-            chosen[image, inside] = choose(anchors[image, inside], boxes, per_level)
-    return chosen
+            seen = anchors[image].any(dim=-1)
+            per_level = [int(level.sum()) for level in seen.split(counts)]
+            chosen[image, seen] = choose(anchors[image, seen], boxes, per_level)
+    return torch.where(valid, chosen, elsewhere)
 
 
 def _contains(points: Tensor, boxes: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class Teacher:
     @cached_property
     def model(self) -> nn.Module:
         """The teacher's model; its weights are there after :meth:`load`."""
-        with own_randomness():
+        with own_randomness(seed=0):
             model = build_model(read_model_config(self.config, 'teacher'))
         return model.eval().requires_grad_(False)
 
@@ -82,6 +82,11 @@ class Teacher:
     def info(self) -> HostInfo:
         """What has to agree with the student."""
         return view_class(self.model).describe(self.model)
+
+    def _how_to_train(self) -> str:
+        if not isinstance(self.config, str) or '::' in self.config:
+            return ''
+        return f'Train the teacher first: python tools/train.py {self.config}'
 
     @property
     def loaded(self) -> bool:
@@ -103,11 +108,11 @@ class Teacher:
         model = self.model
         self._renormalize = Renormalize(student.data_preprocessor, model.data_preprocessor)
         if self.checkpoint is None:
-            with own_randomness():
+            with own_randomness(seed=0):
                 model.init_weights()
             print_log('The teacher is untrained: it teaches noise.', 'current', logging.WARNING)
         else:
-            checkpoint = read_checkpoint(self.checkpoint)
+            checkpoint = read_checkpoint(self.checkpoint, 'teacher', self._how_to_train())
             load_completely(model, model_state(checkpoint), self.checkpoint, 'teacher')
             self.classes = class_names(checkpoint)
             print_log(f'Teacher loaded completely from {self.checkpoint}.', 'current')

@@ -10,10 +10,10 @@ from mmengine.runner import Runner
 from kd_dense.checkpoints import load_completely, model_state, read_checkpoint
 from kd_dense.launch import (
     check_data,
+    command_line,
     common_options,
     plain_student,
     read_config,
-    readable_errors,
 )
 
 
@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Evaluate."""
     args = parse_args()
-    with readable_errors():
+    with command_line():
         config = plain_student(read_config(args))
         check_data(config, ('test_dataloader',))
         if args.out:

@@ -7,7 +7,14 @@ import argparse
 
 from mmengine.runner import Runner
 
-from kd_dense.launch import check_data, common_options, is_distiller, read_config, readable_errors
+from kd_dense.launch import (
+    check_data,
+    command_line,
+    common_options,
+    is_distiller,
+    read_config,
+    use_mixed_precision,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,11 +38,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Train."""
     args = parse_args()
-    with readable_errors():
+    with command_line():
         config = read_config(args)
         if args.amp:
-            config.optim_wrapper.type = 'AmpOptimWrapper'
-            config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+            use_mixed_precision(config)
         if args.auto_scale_lr:
             config.auto_scale_lr.enable = True
         if args.resume is not None:

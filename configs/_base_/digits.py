@@ -1,5 +1,4 @@
 # The embedded dataset: handwritten digits in scenes. Build it with: python tools/make_digits.py data/digits
-_base_ = ['mmdet::_base_/default_runtime.py']
 data_root = '{{$DIGITS_ROOT:data/digits}}/'
 data_help = 'Build it in seconds: python tools/make_digits.py data/digits (or name a folder by DIGITS_ROOT).'
 classes = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')

@@ -2,12 +2,14 @@
 
 from .loss_balance import LossBalanceHook
 from .pictures import DistillationPictureHook
+from .random_state import RandomStateHook
 from .student_checkpoint import StudentCheckpointHook, student_checkpoint
 from .weight_schedule import WeightScheduleHook, factor_at
 
 __all__ = [
     'DistillationPictureHook',
     'LossBalanceHook',
+    'RandomStateHook',
     'StudentCheckpointHook',
     'WeightScheduleHook',
     'factor_at',

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.utils.checkpoint as activation_checkpoint
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -95,7 +97,7 @@ def measure(runner: Runner, data_batch: dict[str, Any]) -> dict[str, Measure]:
     parameters = [p for p in distiller.student.parameters() if p.requires_grad]
     scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
     scale = float(scaler.get_scale()) if hasattr(scaler, 'get_scale') else 1.0
-    with undisturbed(distiller):
+    with undisturbed(distiller), _no_reentry():
         with runner.optim_wrapper.optim_context(distiller):
             # a copy: batch augmentations may write into their input
             data = distiller.data_preprocessor(copy.deepcopy(data_batch), True)
@@ -124,6 +126,21 @@ def gradient_norm(loss: Tensor, parameters: Sequence[nn.Parameter], scale: float
     norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients if g is not None]
     norm = float(torch.linalg.vector_norm(torch.stack(norms))) / scale if norms else 0.0
     return norm if math.isfinite(norm) or scale == 1 else gradient_norm(loss, parameters)
+
+
+@contextmanager
+def _no_reentry() -> Iterator[None]:
+    """Checkpoint activations the way that lets gradients be taken aside; mmdet takes the other."""
+    original = activation_checkpoint.checkpoint
+
+    def checkpoint(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **{**kwargs, 'use_reentrant': False})
+
+    activation_checkpoint.checkpoint = checkpoint
+    try:
+        yield
+    finally:
+        activation_checkpoint.checkpoint = original
 
 
 def _plain(row: Row) -> dict[str, float | str | None]:

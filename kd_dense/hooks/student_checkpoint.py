@@ -41,8 +41,8 @@ def student_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     state = checkpoint.get('state_dict', {})
     if not any(key.removeprefix('module.').startswith(STUDENT_PREFIX) for key in state):
         raise SetupError(
-            f'This is no checkpoint of a distiller: no weight begins with {STUDENT_PREFIX!r}, found '
-            f'{list(state)[:3] or sorted(checkpoint)}. A plain checkpoint can be used as it is.'
+            f'This is no checkpoint of a distiller: no weight begins with {STUDENT_PREFIX!r}, '
+            f'found {list(state)[:3] or sorted(checkpoint)}. A plain checkpoint needs no change.'
         )
     meta = {**(checkpoint.get('meta') or {}), 'kd_dense_version': __version__}
     text = _plain_config(meta.pop('cfg')) if 'cfg' in meta else None

@@ -26,9 +26,12 @@ def edge_kl(student: Tensor, teacher: Tensor, bins: int, temperature: float) -> 
 
     Returns:
         (B, 4).
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    shape = (student.shape[0], 4, bins)
-    return softmax_kl(student.reshape(shape), teacher.reshape(shape), temperature)
+    student, teacher = student.unflatten(-1, (4, bins)), teacher.unflatten(-1, (4, -1))
+    return softmax_kl(student, teacher, temperature)
 
 
 @MODELS.register_module()

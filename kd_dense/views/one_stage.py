@@ -26,7 +26,8 @@ class Assignment(NamedTuple):
     """The student's own label assignment, all levels side by side.
 
     Attributes:
-        anchors: xyxy in pixels, (N, P, 4); None for anchor-free heads. All 0 in the padding.
+        anchors: xyxy in pixels, (N, P, 4); None for heads that tell none. All 0 where the
+            assigner was not shown them, in the padding.
         labels: (N, P), 0 to K-1 for positives, K for background.
         box_targets: as the head defines them, (N, P, 4); GFL-like heads: xyxy in pixels.
     """

@@ -1,0 +1,13 @@
+"""Fixtures that many tests share."""
+
+from pathlib import Path
+
+import pytest
+
+from kd_dense.datasets import make_digits
+
+
+@pytest.fixture(scope='session')
+def digits_root(tmp_path_factory) -> Path:
+    """The embedded dataset with 12 training and 6 validation scenes."""
+    return make_digits(tmp_path_factory.mktemp('data') / 'digits', train=12, val=6, progress=False)

@@ -1,0 +1,98 @@
+"""Every shipped config builds, names a teacher that fits, and trains a step."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+
+from kd_dense import MODELS
+from kd_dense.hosts import build_model, read_model_config
+from kd_dense.launch import is_distiller, plain_student
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
+
+
+@pytest.fixture(autouse=True)
+def _from_the_root(monkeypatch):
+    """Teachers are named by paths from the root of the repository."""
+    monkeypatch.chdir(ROOT)
+
+
+def read(name: str) -> Config:
+    """A config with nothing to download: no pretrained backbone, an untrained teacher."""
+    config = Config.fromfile(ROOT / 'configs' / name)
+    if is_distiller(config):
+        config.model.student.backbone.init_cfg = None
+        teacher = config.model.teacher
+        teacher.config = read_model_config(teacher.config, 'teacher')
+        teacher.config.backbone.init_cfg = None
+        teacher.pop('checkpoint')
+        teacher.untrained = True
+    else:
+        config.model.backbone.init_cfg = None
+    return config
+
+
+def test_there_are_configs():
+    assert {'ld_r18.py', 'ld_r34.py', 'ld_r50.py', 'ld_r18_voc.py', 'self_ld_r18.py'} <= set(CONFIGS)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_builds_and_steps(name):
+    config = read(name)
+    distills = is_distiller(config)
+    model = MODELS.build(config.model) if distills else build_model(config.model)
+    if distills:
+        model.load_teacher()
+        num_classes = model.student.bbox_head.num_classes
+    else:
+        num_classes = model.bbox_head.num_classes
+    data = demo_mm_inputs(1, [[3, 128, 128]], num_items=[2], num_classes=num_classes)
+    out = model.train()(**model.data_preprocessor(data, True), mode='loss')
+    loss, logs = model.parse_losses(out)
+    loss.backward()
+    assert torch.isfinite(loss)
+    expected = {f'loss_kd_{key}' for key in config.model.losses} if distills else set()
+    assert {key for key in logs if 'kd' in key} == expected
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_tells_what_to_run_and_expects_its_own_work_dir(name):
+    text = (ROOT / 'configs' / name).read_text()
+    assert f'configs/{name}' in text.split('_base_')[0], 'the first lines hold the command'
+    config = Config.fromfile(ROOT / 'configs' / name)
+    assert config.get('data_help')
+    if is_distiller(config):
+        checkpoint = str(config.model.teacher.checkpoint)
+        if '://' not in checkpoint:  # made by our own teacher config, in its default work dir
+            teacher = Path(config.model.teacher.config)
+            assert Path(checkpoint).parent == Path('work_dirs') / teacher.stem
+            by_epoch = Config.fromfile(teacher).train_cfg.get('max_epochs')
+            last = f'epoch_{by_epoch}' if by_epoch else f'iter_{Config.fromfile(teacher).max_iters}'
+            assert Path(checkpoint).stem == last
+
+
+def test_plain_student_drops_teacher_losses_and_hooks():
+    plain = plain_student(Config.fromfile(ROOT / 'configs' / 'ld_r18.py'))
+    assert plain.model.type == 'GFL'
+    assert plain.custom_hooks == []
+    assert plain.test_dataloader.dataset.type == 'CocoDataset'
+
+
+def test_weights_are_overridden_by_name():
+    config = Config.fromfile(ROOT / 'configs' / 'ld_r18.py')
+    config.merge_from_dict({'model.losses.ld.weight': 0.5})
+    config.model.teacher = dict(config=config.model.student, untrained=True)
+    config.model.student.backbone.init_cfg = None
+    assert MODELS.build(config.model).losses['ld'].weight == 0.5
+
+
+def test_roots_come_from_the_environment(monkeypatch):
+    for variable, name in (('COCO_ROOT', 'ld_r18.py'), ('DIGITS_ROOT', 'digits_ld.py')):
+        monkeypatch.setenv(variable, '/somewhere')
+        config = Config.fromfile(ROOT / 'configs' / name)
+        assert config.train_dataloader.dataset.data_root == '/somewhere/'
+        assert config.val_evaluator.ann_file.startswith('/somewhere/annotations/')

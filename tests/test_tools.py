@@ -1,0 +1,166 @@
+"""The command-line tools, run as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from kd_dense.hosts import build_model
+from tests.models import distiller, gfl
+
+ROOT = Path(__file__).parents[1]
+
+
+def call(*command: object, **environment: str) -> subprocess.CompletedProcess:
+    """Run a command from the root of the repository."""
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env=os.environ | dict(OMP_NUM_THREADS='1', PYTHON=sys.executable) | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def python(tool: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """Run a tool of ours."""
+    return call(sys.executable, f'tools/{tool}', *arguments, **environment)
+
+
+def assert_one_sentence(done: subprocess.CompletedProcess, *parts: str) -> None:
+    """Status 1, and an error in words instead of a traceback."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert 'Traceback' not in done.stderr
+    message = next(line for line in done.stderr.splitlines() if line.startswith('error: '))
+    for part in parts:
+        assert part in message, message
+
+
+@pytest.fixture(scope='module')
+def pair(tmp_path_factory, digits_root):
+    """A distilled checkpoint, the plain student's, and a config whose teacher is gone."""
+    folder = tmp_path_factory.mktemp('pair')
+    torch.manual_seed(0)
+    plain = build_model(Config(gfl(num_classes=10))._cfg_dict)
+    plain.init_weights()
+    torch.nn.init.zeros_(plain.bbox_head.gfl_cls.bias)  # so that there are detections
+    state = plain.state_dict()
+    torch.save(dict(state_dict=state, meta={}), folder / 'plain.pth')
+    distilled = {f'student.{k}': v for k, v in state.items()} | {
+        'losses.imitation.adapters.0.weight': torch.zeros(2)
+    }
+    torch.save(dict(state_dict=distilled, meta={}), folder / 'distilled.pth')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('DIGITS_ROOT', str(digits_root))
+        config = Config.fromfile(ROOT / 'configs' / 'digits_ld.py')
+    config.model = distiller(
+        student=gfl(num_classes=10), teacher=dict(config='gone.py', checkpoint='gone.pth')
+    )
+    config.dump(folder / 'config.py')
+    return folder
+
+
+def test_testing_takes_either_checkpoint_and_needs_no_teacher(pair):
+    metrics = []
+    for name in ('distilled', 'plain'):
+        work_dir = pair / name
+        done = python('test.py', pair / 'config.py', pair / f'{name}.pth', '--work-dir', work_dir)
+        assert done.returncode == 0, done.stderr[-2000:]
+        file = next(work_dir.glob('*/*.json'))
+        metrics.append(json.loads(file.read_text().splitlines()[-1]))
+    keys = [key for key in metrics[0] if key.startswith('coco/')]
+    assert keys and all(metrics[0][key] == metrics[1][key] for key in keys)
+
+
+def test_testing_on_two_ranks_of_the_cpu(pair):
+    done = call(
+        'tools/dist_test.sh', pair / 'config.py', pair / 'distilled.pth', 2,
+        '--work-dir', pair / 'two', PORT='29618',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_testing_a_checkpoint_that_does_not_fit_says_so(pair, tmp_path):
+    torch.save(dict(state_dict=build_model(gfl(num_classes=4)).state_dict()), tmp_path / 'x.pth')
+    done = python('test.py', pair / 'config.py', tmp_path / 'x.pth', '--work-dir', tmp_path)
+    assert_one_sentence(done, 'does not fit the student', 'bbox_head.gfl_cls.weight (4, 16, 3, 3)')
+
+
+def test_training_without_data_says_how_to_get_it(tmp_path):
+    done = python(
+        'train.py', 'configs/ld_r18.py', '--work-dir', tmp_path, COCO_ROOT=str(tmp_path / 'no')
+    )
+    assert_one_sentence(done, 'The data is not there', 'cocodataset.org', 'COCO_ROOT')
+
+
+def test_training_without_the_teachers_checkpoint_says_how_to_get_it(tmp_path, digits_root):
+    done = python(
+        'train.py', 'configs/digits_ld.py', '--work-dir', tmp_path,
+        '--cfg-options', 'model.teacher.checkpoint=nowhere.pth', DIGITS_ROOT=str(digits_root),
+    )  # fmt: skip
+    assert_one_sentence(done, 'nowhere.pth', 'python tools/train.py configs/digits_teacher.py')
+
+
+def test_a_config_that_is_not_there_is_named(tmp_path):
+    assert_one_sentence(python('train.py', 'configs/no_such.py'), 'configs/no_such.py')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU can do it')
+def test_mixed_precision_without_a_gpu_says_so(tmp_path, digits_root):
+    done = python('train.py', 'configs/digits_student.py', '--amp', '--work-dir', tmp_path)
+    assert_one_sentence(done, '--amp needs a GPU', "model.teacher.dtype='bfloat16'")
+
+
+def test_slurm_script_starts_one_torchrun_per_machine(tmp_path):
+    fake = tmp_path / 'srun'
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$NNODES $PORT" "$@"\n')
+    fake.chmod(0o755)
+    done = call(
+        'tools/slurm_train.sh', 'gpu', 'job', 'configs/ld_r18.py', '--amp',
+        PATH=f'{tmp_path}:{os.environ["PATH"]}', GPUS='16', GPUS_PER_NODE='8', PORT='1234',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == '2 1234'
+    assert {'--nodes=2', '--ntasks-per-node=1', '--gres=gpu:8', '-p', 'gpu'} <= set(lines)
+    assert lines[-3:] == ['configs/ld_r18.py', '8', '--amp']
+
+
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh'])
+def test_scripts_without_arguments_show_their_usage(script):
+    done = call(f'tools/{script}')
+    assert done.returncode == 2
+    assert f'{script}' in done.stderr and done.stderr.startswith('usage:')
+
+
+def test_plot_draws_several_trainings(tmp_path):
+    for name, offset in (('a', 0.0), ('b', 0.1)):
+        folder = tmp_path / name / '20260101' / 'vis_data'
+        folder.mkdir(parents=True)
+        lines = [dict(step=s, loss=1 / s + offset) for s in range(1, 50)]
+        lines += [{'step': s, 'coco/bbox_mAP': s / 100} for s in (10, 20)]
+        (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
+    out = tmp_path / 'curves.png'
+    done = python('plot.py', tmp_path / 'a', tmp_path / 'b', '--out', out)
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes()[:4] == b'\x89PNG' and out.stat().st_size > 5000
+    assert 'was never logged' in python('plot.py', tmp_path / 'a', '--keys', 'x').stderr
+    assert 'no training was logged' in python('plot.py', tmp_path).stderr
+
+
+@pytest.mark.slow
+def test_benchmark_measures_every_subject(tmp_path):
+    out = tmp_path / 'numbers.json'
+    done = python(
+        'benchmark.py', '--images', 1, '--size', 64, '--rounds', 1, '--no-memory', '--out', out
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    numbers = json.loads(out.read_text())
+    assert len(numbers['medians']) == 6
+    assert all(value > 0 for value in numbers['medians'].values())
+    assert 'of our step' in done.stdout

@@ -1,0 +1,233 @@
+"""Real trainings through mmengine's Runner: resume, averaging, precision, ranks, checkpoints."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from kd_dense.hosts import build_model
+from tests.models import distiller, gfl, losses
+
+ROOT = Path(__file__).parents[1]
+
+
+def training(digits_root: Path, work_dir: Path, **changes) -> Config:
+    """A short training on digits: 6 steps of 2 images, a checkpoint every second step."""
+    os.environ['DIGITS_ROOT'] = str(digits_root)
+    config = Config.fromfile(ROOT / 'configs' / 'digits_ld.py')
+    config.merge_from_dict(
+        {
+            'work_dir': str(work_dir),
+            'train_cfg.max_iters': 6,
+            'train_cfg.val_interval': 100,
+            'train_dataloader.batch_size': 2,
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'val_dataloader.num_workers': 0,
+            'val_dataloader.persistent_workers': False,
+            'default_hooks.checkpoint.interval': 2,
+            'default_hooks.checkpoint.max_keep_ckpts': 10,
+            'randomness.seed': 3,
+            'log_level': 'WARNING',
+        }
+    )
+    config.model = distiller(
+        student=gfl(num_classes=10),
+        teacher=dict(config=gfl(channels=32, num_classes=10), untrained=True),
+    )
+    config.custom_hooks = [
+        dict(type='kd_dense.StudentCheckpointHook'),
+        dict(type='kd_dense.RandomStateHook'),
+    ]
+    config.merge_from_dict(changes)
+    return config
+
+
+def train(config: Config) -> Runner:
+    """Train in this process."""
+    config.experiment_name = (
+        f'{Path(config.work_dir).name}_{len(Runner._instances)}'
+        if hasattr(Runner, '_instances')
+        else f'{Path(config.work_dir).name}_{id(config)}'
+    )
+    runner = Runner.from_cfg(config)
+    runner.train()
+    return runner
+
+
+def state(path: Path) -> dict:
+    return torch.load(path, map_location='cpu', weights_only=False)
+
+
+def assert_same(a: object, b: object, where: str = '') -> None:
+    """Bit for bit, through dicts and lists."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f'{where}.{key}')
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_same(*pair, f'{where}[{i}]')
+    else:
+        assert a == b, where
+
+
+def test_a_killed_training_resumes_bit_for_bit(digits_root, tmp_path):
+    whole = training(digits_root, tmp_path / 'whole')
+    whole.model.student.backbone.plugins = None
+    train(copy.deepcopy(whole))
+    config_file = tmp_path / 'killed.py'
+    killed = training(digits_root, tmp_path / 'killed')
+    killed.custom_hooks.append(dict(type='kd_dense.KillAt', step=5))
+    killed.custom_imports.imports.append('tests.test_training')
+    killed.dump(config_file)
+    command = [sys.executable, 'tools/train.py', str(config_file), '--work-dir', killed.work_dir]
+    environment = os.environ | dict(PYTHONPATH=str(ROOT))
+    died = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert died.returncode == -9, died.stderr[-2000:]
+    assert not (tmp_path / 'killed' / 'iter_6.pth').exists()
+    killed.custom_hooks.pop()
+    killed.dump(config_file)
+    subprocess.run([*command, '--resume'], cwd=ROOT, env=environment, check=True)
+    a, b = state(tmp_path / 'whole' / 'iter_6.pth'), state(tmp_path / 'killed' / 'iter_6.pth')
+    for part in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert_same(a[part], b[part], part)
+    assert any(key.startswith('losses.imitation.adapters') for key in a['state_dict'])
+
+
+def test_checkpoints_hold_no_teacher_and_the_students_load_strictly(digits_root, tmp_path):
+    runner = train(training(digits_root, tmp_path))
+    saved = state(tmp_path / 'iter_6.pth')
+    teacher = {id(p) for p in runner.model.teacher.model.parameters()}
+    held = {id(p) for g in runner.optim_wrapper.param_groups for p in g['params']}
+    assert not teacher & held
+    assert {key.split('.')[0] for key in saved['state_dict']} == {'student', 'losses'}
+    plain = build_model(Config(gfl(num_classes=10))._cfg_dict)
+    student = state(tmp_path / 'iter_6_student.pth')
+    plain.load_state_dict(student['state_dict'], strict=True)
+    assert_same(
+        {f'student.{k}': v for k, v in plain.state_dict().items()},
+        {k: v for k, v in saved['state_dict'].items() if k.startswith('student.')},
+    )
+
+
+def test_averaging_keeps_one_teacher_and_gives_the_student_averaged_weights(digits_root, tmp_path):
+    config = training(digits_root, tmp_path)
+    config.custom_hooks.append(dict(type='EMAHook', momentum=0.5))
+    runner = train(config)
+    hook = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
+    assert hook.ema_model.module.teacher is runner.model.teacher
+    averaged = hook.ema_model.module.student.state_dict()['bbox_head.gfl_cls.weight']
+    live = runner.model.student.state_dict()['bbox_head.gfl_cls.weight']
+    student = state(tmp_path / 'iter_6_student.pth')['state_dict']['bbox_head.gfl_cls.weight']
+    assert torch.equal(student, averaged) and not torch.equal(student, live)
+
+
+def test_a_training_without_any_weight_equals_the_plain_one(digits_root, tmp_path):
+    off = training(digits_root, tmp_path / 'off')
+    off.model.losses = losses(ld=0, vlr=0, cls=0, imitation=0)
+    off.optim_wrapper.pop('clip_grad')
+    plain = copy.deepcopy(off)
+    plain.work_dir = str(tmp_path / 'plain')
+    plain.model = gfl(num_classes=10)
+    plain.custom_hooks = []
+    a, b = train(off), train(plain)
+    assert_same(a.model.student.state_dict(), b.model.state_dict())
+    assert not (tmp_path / 'plain' / 'iter_6_student.pth').exists()
+
+
+def test_two_ranks_train_through_the_script(digits_root, tmp_path):
+    config = training(digits_root, tmp_path / 'out')
+    config.train_cfg.max_iters = 2
+    config.model.losses['late'] = dict(  # an adapter that no step uses: DDP must not mind
+        type='kd_dense.FeatureImitation', adapter='conv1x1', weight=0
+    )
+    config.dump(tmp_path / 'two.py')
+    environment = os.environ | dict(PORT='29617', PYTHON=sys.executable, OMP_NUM_THREADS='1')
+    done = subprocess.run(
+        ['tools/dist_train.sh', str(tmp_path / 'two.py'), '2'],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    saved = state(tmp_path / 'out' / 'iter_2.pth')
+    assert saved['meta']['iter'] == 2
+    assert (tmp_path / 'out' / 'iter_2_student.pth').exists()
+
+
+def _rank(rank: int, file: str, out: str) -> None:
+    """One of two ranks: gradients of its half of the batch, averaged by DDP."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo', f'file://{file}', rank=rank, world_size=2)
+    model = torch.nn.parallel.DistributedDataParallel(_model())
+    _backward(model, slice(2 * rank, 2 * rank + 2))
+    if rank == 0:
+        torch.save({n: p.grad for n, p in model.module.named_parameters()}, out)
+    torch.distributed.destroy_process_group()
+
+
+def _model() -> torch.nn.Module:
+    from kd_dense import MODELS
+
+    config = distiller()
+    config['student']['backbone']['norm_eval'] = True
+    torch.manual_seed(0)
+    model = MODELS.build(config)
+    model.init_weights()
+    # scores near 0.5: the host clamps its own average at 1 per rank, which tiny scores would reach
+    torch.nn.init.zeros_(model.student.bbox_head.gfl_cls.bias)
+    return model.train()
+
+
+def _backward(model: torch.nn.Module, part: slice) -> None:
+    from tests.models import raw_batch
+
+    distilled = getattr(model, 'module', model)
+    data = distilled.data_preprocessor(raw_batch((3, 2, 4, 0)), True)
+    out = model(data['inputs'][part], data['data_samples'][part], mode='loss')
+    distilled.parse_losses(out)[0].backward()
+
+
+def test_two_ranks_of_two_images_equal_one_of_four(tmp_path):
+    out = tmp_path / 'gradients.pth'
+    torch.multiprocessing.spawn(_rank, (str(tmp_path / 'group'), str(out)), nprocs=2)
+    model = _model()
+    _backward(model, slice(0, 4))
+    two = torch.load(out)
+    for name, parameter in model.named_parameters():
+        expected = parameter.grad
+        torch.testing.assert_close(
+            two[name], expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()), msg=name
+        )
+
+
+def _register_kill() -> None:
+    import signal
+
+    from mmengine.hooks import Hook
+
+    from kd_dense.registry import HOOKS
+
+    @HOOKS.register_module(name='KillAt', force=True)
+    class KillAt(Hook):
+        """Kill the process the hard way in the middle of a step."""
+
+        def __init__(self, step: int) -> None:
+            self.step = step
+
+        def before_train_iter(self, runner, *args, **kwargs) -> None:
+            if runner.iter == self.step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+_register_kill()
