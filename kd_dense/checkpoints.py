@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from mmengine.runner import CheckpointLoader
@@ -40,7 +41,15 @@ def read_checkpoint(path: str | Path, role: str, advice: str = '') -> dict[str, 
             f'The checkpoint of the {role} could not be fetched: {name} ({error}). Download it on '
             'a machine with a network and name the file instead.'
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, ImportError) as error:
+    except (
+        UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        ImportError,
+    ) as error:
         raise SetupError(
             f'The checkpoint of the {role} cannot be read: {name} ({error}). It may be cut short; '
             'copy or train it again.'
@@ -98,9 +107,10 @@ def load_completely(model: nn.Module, state: Mapping[str, Tensor], source: str, 
         if k in state and state[k].shape != own[k].shape
     ]
     if missing or unexpected or shapes:
+        fitting = sum(k in state and state[k].shape == own[k].shape for k in own)
         raise SetupError(
             f'The checkpoint {source} does not fit the {role} ({type(model).__name__}): '
-            f'{len(own) - len(missing) - len(shapes)} of {len(own)} weights match; '
+            f'{fitting} of {len(own)} weights match; '
             f'missing: {_some(missing)}; unexpected: {_some(unexpected)}; '
             f'other shape: {_some(shapes)}. Nothing was loaded. Name the checkpoint that was '
             f'trained with this config, or the config that this checkpoint was trained with.'

@@ -72,7 +72,7 @@ def use_mixed_precision(config: Config) -> None:
     """
     if not torch.cuda.is_available():
         raise SetupError(
-            '--amp needs a GPU (mmengine trains with mixed precision on nothing else), and torch '
+            '--amp needs a GPU (mmengine mixes precision on nothing else), and torch '
             'finds none. Leave --amp out; what is faster on CPUs too is a teacher in half precision '
             "(model.teacher.dtype='bfloat16')."
         )

@@ -117,6 +117,11 @@ REGIONS: dict[str, Callable[[OneStageView, OneStageView], Tensor]] = {
 }
 
 
+def region_reads(name: str) -> tuple[str, ...]:
+    """What a region reads of both views."""
+    return ('cls_logits', 'box_logits') if name == 'general' else ()
+
+
 def check_region(name: str) -> None:
     """Raise ValueError unless there is such a region."""
     if name not in REGIONS:

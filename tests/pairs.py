@@ -57,7 +57,11 @@ def retina(**head: object) -> dict:
     return with_head(
         dict(type='RetinaHead', anchor_generator=nine, **head),
         assigner=dict(
-            type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0, ignore_iof_thr=-1
+            type='MaxIoUAssigner',
+            pos_iou_thr=0.5,
+            neg_iou_thr=0.4,
+            min_pos_iou=0,
+            ignore_iof_thr=-1,
         ),
         sampler=dict(type='PseudoSampler'),
     )
@@ -75,12 +79,10 @@ def faster_rcnn() -> dict:
     """A small Faster R-CNN."""
     config = gfl()
     del config['bbox_head']
-    rpn = dict(assigner=dict(config['train_cfg'].pop('assigner')), allowed_border=-1, pos_weight=-1)
+    rpn = dict(config['train_cfg'])
     config.update(
         type='FasterRCNN',
-        rpn_head=dict(
-            type='RPNHead', in_channels=16, feat_channels=16, anchor_generator=anchors()
-        ),
+        rpn_head=dict(type='RPNHead', in_channels=16, feat_channels=16, anchor_generator=anchors()),
         roi_head=dict(
             type='StandardRoIHead',
             bbox_roi_extractor=dict(
@@ -97,7 +99,7 @@ def faster_rcnn() -> dict:
                 num_classes=NUM_CLASSES,
             ),
         ),
-        train_cfg=dict(rpn=rpn),
+        train_cfg=dict(rpn=rpn, rcnn=None),
         test_cfg=dict(rpn=dict(nms_pre=10, nms=dict(iou_threshold=0.7)), rcnn=None),
     )
     return config

@@ -37,7 +37,9 @@ def read(name: str) -> Config:
 
 
 def test_there_are_configs():
-    assert {'ld_r18.py', 'ld_r34.py', 'ld_r50.py', 'ld_r18_voc.py', 'self_ld_r18.py'} <= set(CONFIGS)
+    assert {'ld_r18.py', 'ld_r34.py', 'ld_r50.py', 'ld_r18_voc.py', 'self_ld_r18.py'} <= set(
+        CONFIGS
+    )
 
 
 @pytest.mark.parametrize('name', CONFIGS)

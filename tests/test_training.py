@@ -50,11 +50,7 @@ def training(digits_root: Path, work_dir: Path, **changes) -> Config:
 
 def train(config: Config) -> Runner:
     """Train in this process."""
-    config.experiment_name = (
-        f'{Path(config.work_dir).name}_{len(Runner._instances)}'
-        if hasattr(Runner, '_instances')
-        else f'{Path(config.work_dir).name}_{id(config)}'
-    )
+    config.experiment_name = Path(config.work_dir).name + str(id(config))
     runner = Runner.from_cfg(config)
     runner.train()
     return runner
@@ -129,6 +125,16 @@ def test_averaging_keeps_one_teacher_and_gives_the_student_averaged_weights(digi
     live = runner.model.student.state_dict()['bbox_head.gfl_cls.weight']
     student = state(tmp_path / 'iter_6_student.pth')['state_dict']['bbox_head.gfl_cls.weight']
     assert torch.equal(student, averaged) and not torch.equal(student, live)
+
+
+def test_tensorboard_is_a_config_line(digits_root, tmp_path):
+    config = training(digits_root, tmp_path)
+    config.train_cfg.max_iters = 1
+    config.default_hooks.logger.interval = 1
+    config.visualizer.vis_backends = [dict(type='TensorboardVisBackend')]
+    train(config)
+    events = next(tmp_path.glob('*/vis_data/events.out.tfevents.*'))
+    assert b'loss_kd_ld' in events.read_bytes()
 
 
 def test_a_training_without_any_weight_equals_the_plain_one(digits_root, tmp_path):

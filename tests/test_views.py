@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmdet.structures.bbox import HorizontalBoxes
 from torch import nn
 
 from kd_dense.errors import SetupError
@@ -260,10 +261,10 @@ def test_boxes_are_the_annotations_in_pixels():
     view = noted(model := build(gfl()), batch_for(model))
     assert [tuple(b.shape) for b in view.boxes] == [(3, 4), (1, 4)]
     assert view.boxes[1].tolist() == [[30, 20, 100, 85]]
-    for sample in view.batch.samples:  # plain tensors instead of mmdet's box type
-        sample.gt_instances.bboxes = sample.gt_instances.bboxes.tensor
-    plain = OneStageView(model, view.batch)
-    assert all(torch.equal(a, b) for a, b in zip(plain.boxes, view.boxes, strict=True))
+    for sample in view.batch.samples:  # with `boxtype2tensor=False` they keep mmdet's box type
+        sample.gt_instances.bboxes = HorizontalBoxes(sample.gt_instances.bboxes)
+    typed = OneStageView(model, view.batch)
+    assert all(torch.equal(a, b) for a, b in zip(typed.boxes, view.boxes, strict=True))
 
 
 def test_decoded_boxes_are_those_of_the_heads_own_coder():

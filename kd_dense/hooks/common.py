@@ -50,7 +50,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         for module, mode in zip(modules, modes, strict=True):
-            pass
+            module.training = mode
         with torch.no_grad():
             for module, name, buffer, value in buffers:
                 module._buffers[name] = buffer.copy_(value)

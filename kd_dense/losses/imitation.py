@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..adapters import build_adapters
 from ..errors import SetupError
-from ..regions import REGIONS, check_region, region_demands
+from ..regions import REGIONS, check_region, region_demands, region_reads
 from ..registry import MODELS
 from ..views import OneStageView
 from .base import DistillationLoss, global_divisor
@@ -67,8 +67,6 @@ class FeatureImitation(DistillationLoss):
         ValueError: an unknown choice.
     """
 
-    reads = ('features',)
-
     def __init__(
         self,
         region: str = 'all',
@@ -80,6 +78,7 @@ class FeatureImitation(DistillationLoss):
         check_region(region)
         check_choice('adapter', adapter, ('auto', 'conv1x1', 'none'))
         check_choice('variant', variant, ('paper', 'reference'))
+        self.reads = ('features', *region_reads(region))
         self.region = region
         self.adapter = adapter
         self.variant = variant

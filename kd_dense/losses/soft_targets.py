@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import SetupError
-from ..regions import REGIONS, check_region, region_demands
+from ..regions import REGIONS, check_region, region_demands, region_reads
 from ..registry import MODELS
 from ..views import OneStageView
 from .base import DistillationLoss, global_divisor
@@ -106,8 +106,6 @@ class SoftTargets(DistillationLoss):
         ValueError: an unknown choice or a temperature that is not positive.
     """
 
-    reads = ('cls_logits',)
-
     def __init__(
         self,
         temperature: float = 1.0,
@@ -123,6 +121,7 @@ class SoftTargets(DistillationLoss):
         check_choice('variant', variant, ('paper', 'reference'))
         check_region(region)
         check_temperature(temperature)
+        self.reads = ('cls_logits', *region_reads(region))
         self.temperature = temperature
         self.activation = activation
         self.region = region

@@ -85,6 +85,7 @@ def noting(owner: Any, method: str, note: Callable[..., None]) -> Iterator[None]
             handle.remove()
         return
     original = getattr(owner, method)
+    watched = vars(owner).get(method)  # by something else already
 
     def noted(*args: Any, **kwargs: Any) -> Any:
         output = original(*args, **kwargs)
@@ -96,3 +97,5 @@ def noting(owner: Any, method: str, note: Callable[..., None]) -> Iterator[None]
         yield
     finally:
         object.__delattr__(owner, method)
+        if watched is not None:
+            object.__setattr__(owner, method, watched)

@@ -85,8 +85,11 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_training(training, tmp
 def test_drawing_now_needs_no_training_and_loads_the_teacher(training):
     runner = training(validate=True)
     assert not runner.model.teacher.loaded
+    runner.model.train()
+    modes = [module.training for module in runner.model.modules()]
     path = DistillationPictureHook(num_images=9).draw_now(runner)  # more than there are
     assert runner.model.teacher.loaded
+    assert [module.training for module in runner.model.modules()] == modes
     assert path.name == 'val_iter_0.png'
     assert columns_of(path) == 4  # no student before
 

@@ -1,0 +1,63 @@
+"""What the tools share."""
+
+import argparse
+
+import pytest
+from mmengine.config import Config
+
+from kd_dense.errors import SetupError
+from kd_dense.launch import check_data, command_line, plain_student, read_config
+from tests.models import distiller
+
+
+def arguments(config, **changes) -> argparse.Namespace:
+    defaults = dict(work_dir=None, cfg_options=None, launcher='none', local_rank=0)
+    return argparse.Namespace(config=str(config), **(defaults | changes))
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / 'pair.py'
+    path.write_text("a = dict(b=1)\nmodel = dict(type='GFL')\n")
+    return path
+
+
+def test_overrides_and_work_dir_are_read(config_file):
+    config = read_config(arguments(config_file, cfg_options={'a.b': 2}))
+    assert config.a.b == 2
+    assert config.work_dir == 'work_dirs/pair'
+    assert read_config(arguments(config_file, work_dir='here')).work_dir == 'here'
+
+
+def test_data_inside_wrappers_is_checked(tmp_path):
+    leaf = dict(data_root=str(tmp_path), ann_file='gone.json')
+    config = Config(
+        dict(loader=dict(dataset=dict(dataset=dict(datasets=[leaf]))), data_help='Get it.')
+    )
+    with pytest.raises(FileNotFoundError, match=r'gone\.json \(for loader.*Get it\.'):
+        check_data(config, ('loader',))
+    (tmp_path / 'gone.json').write_text('{}')
+    check_data(config, ('loader', 'no_such_loader'))
+
+
+def test_the_students_config_stands_alone():
+    hooks = [dict(type='kd_dense.StudentCheckpointHook'), dict(type='EMAHook')]
+    config = Config(dict(model=distiller(), custom_hooks=hooks))
+    plain = plain_student(config)
+    assert plain.model.type == 'GFL' and '_scope_' not in plain.model
+    assert [hook['type'] for hook in plain.custom_hooks] == ['EMAHook']
+    assert config.model.type == 'kd_dense.Distiller', 'the given config stays as it is'
+    assert plain_student(plain) is plain
+
+
+@pytest.mark.parametrize('error', [SetupError('put it right'), FileNotFoundError('put it right')])
+def test_what_a_user_can_put_right_is_a_sentence(capsys, error):
+    with pytest.raises(SystemExit) as stopped, command_line():
+        raise error
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == '\nerror: put it right\n'
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError), command_line():
+        raise ZeroDivisionError
