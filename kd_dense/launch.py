@@ -129,6 +129,9 @@ def plain_student(config: Config) -> Config:
     plain.model = model
     hooks = [h for h in plain.get('custom_hooks', []) if not str(h['type']).startswith('kd_dense.')]
     plain.custom_hooks = hooks
+    imports = plain.get('custom_imports')
+    if imports:
+        imports.imports = [m for m in imports.imports if m.split('.')[0] != 'kd_dense']
     return plain
 
 

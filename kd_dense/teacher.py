@@ -131,9 +131,9 @@ class Teacher:
         if not self._loaded:
             raise RuntimeError('The teacher was not loaded: call Teacher.load(student) first.')
         device = batch.images.device
+        self._renormalize.to(device)
         if next(self.model.parameters()).device != device:
             self.model.to(device)
-            self._renormalize.to(device)
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             images = self._renormalize(batch).to(self.dtype)
             if self.fast:
