@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ def read_model_config(source: ModelSource, role: str) -> ConfigDict:
     if isinstance(source, Mapping):
         config = ConfigDict(copy.deepcopy(dict(source)))
         if 'type' in config:
-            return config
+            return _student_of(config, role)
     else:
         config = _read_file(str(source), role)
     if 'model' not in config:
@@ -51,9 +52,18 @@ def read_model_config(source: ModelSource, role: str) -> ConfigDict:
     if config.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', copy.deepcopy(config['data_preprocessor']))
     model.setdefault('_scope_', config.get('default_scope') or 'mmdet')
-    if model['type'] in ('kd_dense.Distiller', 'Distiller'):  # a student who became a teacher
-        return read_model_config(model['student'], role)
-    return model
+    return _student_of(model, role)
+
+
+def _student_of(model: ConfigDict, role: str) -> ConfigDict:
+    """Of a distiller its student, who may have become a teacher; any other model as it is."""
+    if model['type'] not in ('kd_dense.Distiller', 'Distiller'):
+        return model
+    student = read_model_config(model['student'], role)
+    for key in ('data_preprocessor', '_scope_'):
+        if model.get(key) is not None:
+            student.setdefault(key, model[key])
+    return student
 
 
 def _read_file(name: str, role: str) -> Config:
@@ -68,13 +78,26 @@ def _read_file(name: str, role: str) -> Config:
     from mmengine.hub import get_config  # slow to import, and only needed for names
 
     try:
+        _check_installed(name.split('::')[0])  # or mmengine would pip-install it
         return get_config(name)
-    except (FileNotFoundError, KeyError, RuntimeError, ValueError, ImportError) as error:
+    except (
+        AssertionError,
+        FileNotFoundError,
+        KeyError,
+        RuntimeError,
+        ValueError,
+        ImportError,
+    ) as error:
         raise FileNotFoundError(
             f'The config of the {role} was not found: {name} ({error}). The part before `::` is '
             'the package (mmdet, mmseg), the rest a path below its configs folder, such as '
             "'mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py'."
         ) from error
+
+
+def _check_installed(package: str) -> None:
+    if not package.isidentifier() or importlib.util.find_spec(package) is None:
+        raise ImportError(f'there is no package {package!r} here')
 
 
 def build_model(config: ConfigDict) -> nn.Module:

@@ -72,9 +72,9 @@ def use_mixed_precision(config: Config) -> None:
     """
     if not torch.cuda.is_available():
         raise SetupError(
-            '--amp needs a GPU (mmengine mixes precision on nothing else), and torch '
-            'finds none. Leave --amp out; what is faster on CPUs too is a teacher in half precision '
-            "(model.teacher.dtype='bfloat16')."
+            '--amp needs a GPU (mmengine mixes precision on nothing else), and torch finds none. '
+            'Leave --amp out; a teacher in half precision is faster on CPUs too '
+            "(--cfg-options model.teacher.dtype='bfloat16')."
         )
     config.optim_wrapper.type = 'AmpOptimWrapper'
     config.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -129,9 +129,11 @@ def plain_student(config: Config) -> Config:
     plain.model = model
     hooks = [h for h in plain.get('custom_hooks', []) if not str(h['type']).startswith('kd_dense.')]
     plain.custom_hooks = hooks
-    imports = plain.get('custom_imports')
-    if imports:
-        imports.imports = [m for m in imports.imports if m.split('.')[0] != 'kd_dense']
+    modules = plain.pop('custom_imports', {}).get('imports', [])
+    modules = [modules] if isinstance(modules, str) else modules
+    others = [name for name in modules if name.split('.')[0] != 'kd_dense']
+    if others:
+        plain.custom_imports = dict(imports=others)
     return plain
 
 

@@ -42,10 +42,12 @@ def test_data_inside_wrappers_is_checked(tmp_path):
 
 def test_the_students_config_stands_alone():
     hooks = [dict(type='kd_dense.StudentCheckpointHook'), dict(type='EMAHook')]
-    config = Config(dict(model=distiller(), custom_hooks=hooks))
+    imports = dict(imports=['kd_dense', 'kd_dense.hooks', 'mine'])
+    config = Config(dict(model=distiller(), custom_hooks=hooks, custom_imports=imports))
     plain = plain_student(config)
     assert plain.model.type == 'GFL' and '_scope_' not in plain.model
     assert [hook['type'] for hook in plain.custom_hooks] == ['EMAHook']
+    assert plain.custom_imports.imports == ['mine']
     assert config.model.type == 'kd_dense.Distiller', 'the given config stays as it is'
     assert plain_student(plain) is plain
 

@@ -60,12 +60,6 @@ def _plain_config(text: str) -> str | None:
     except FileNotFoundError as error:
         print_log(f'The student file holds weights without their config: {error}', 'current', 30)
         return None
-    imports = plain.get('custom_imports', {}).get('imports', [])
-    imports = [imports] if isinstance(imports, str) else imports
-    others = [name for name in imports if name.split('.')[0] != 'kd_dense']
-    plain.pop('custom_imports', None)
-    if others:
-        plain.custom_imports = dict(imports=others)
     return plain.pretty_text
 
 
