@@ -31,7 +31,7 @@ def all_positions(student: OneStageView, teacher: OneStageView) -> Tensor:
 
 def main_region(student: OneStageView, teacher: OneStageView) -> Tensor:
     """The positives of the student's own label assignment."""
-    return student.positives
+    return student.positives & student.valid
 
 
 def inside_boxes(student: OneStageView, teacher: OneStageView) -> Tensor:
@@ -50,8 +50,7 @@ def fine_grained_region(student: OneStageView, teacher: OneStageView) -> Tensor:
 
     def near(anchors: Tensor, boxes: Tensor, per_level: list[int]) -> Tensor:
         overlaps = bbox_overlaps(anchors, boxes)
-        best = overlaps.amax(dim=0)
-        return ((overlaps > FINE_GRAINED_SHARE * best) & (best > 0)).any(dim=1)
+        return (overlaps > FINE_GRAINED_SHARE * overlaps.amax(dim=0)).any(dim=1)
 
     return _by_image(student, near, torch.zeros((), dtype=torch.bool))
 
@@ -195,13 +194,18 @@ def distance_iou(anchors: Tensor, boxes: Tensor, overlaps: Tensor) -> Tensor:
 
 
 def position_centres(view: OneStageView) -> Tensor:
-    """Centre (x, y) in pixels of each position of all levels, (sum of H * W, 2)."""
-    height, width = view.batch.images.shape[-2:]
+    """Point (x, y) in pixels that each position of all levels stands for, (sum of H * W, 2).
+
+    The host's own convention: mmdet's anchors sit on the corner of a position (which is where the
+    receptive field of its padded convolutions is centred), FCOS's points in its middle.
+    """
+    generator = view.model.bbox_head.prior_generator
+    offset = getattr(generator, 'center_offset', getattr(generator, 'offset', 0.5))
     device = view.batch.images.device
     centres = []
-    for rows, columns in view.level_sizes:
-        y = (torch.arange(rows, device=device) + 0.5) * (height / rows)
-        x = (torch.arange(columns, device=device) + 0.5) * (width / columns)
+    for (rows, columns), stride in zip(view.level_sizes, view.strides, strict=True):
+        y = (torch.arange(rows, device=device) + offset) * stride
+        x = (torch.arange(columns, device=device) + offset) * stride
         centres.append(torch.stack(torch.meshgrid(x, y, indexing='xy'), dim=-1).reshape(-1, 2))
     return torch.cat(centres)
 
@@ -213,20 +217,20 @@ def _by_image(
 ) -> Tensor:
     """``choose(anchors, boxes, anchors per level)`` of each image, in one tensor (N, P).
 
-    The anchors shown are those that the assigner saw, which takes in some of the padding; its
-    threshold depends on them. ``elsewhere`` is the value of all anchors that do not start inside
-    their image, and of images without objects.
+    Shown are the anchors that the assigner saw, so that thresholds are its own: it counts the
+    rounding of each image up to the pad divisor as image. ``elsewhere`` is the value of all
+    others, of the padding, and of images without objects.
     """
-    anchors, valid = student.assignment.anchors, student.valid
-    elsewhere = elsewhere.to(anchors.device)
-    chosen = elsewhere.repeat(valid.shape)
+    anchors = student.assignment.anchors
+    seen = (anchors != 0).any(dim=-1)  # the assigner leaves the others at 0
+    chosen = elsewhere.to(anchors.device).repeat(seen.shape)
     counts = [h * w * student.num_anchors for h, w in student.level_sizes]
     for image, boxes in enumerate(student.boxes):
         if len(boxes):
-            seen = anchors[image].any(dim=-1)
-            per_level = [int(level.sum()) for level in seen.split(counts)]
-            chosen[image, seen] = choose(anchors[image, seen], boxes, per_level)
-    return torch.where(valid, chosen, elsewhere)
+            per_level = [int(level.sum()) for level in seen[image].split(counts)]
+            found = choose(anchors[image, seen[image]], boxes, per_level)
+            chosen[image, seen[image]] = found
+    return torch.where(student.valid, chosen, elsewhere.to(anchors.device))
 
 
 def _contains(points: Tensor, boxes: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from kd_dense import regions
 from kd_dense.errors import SetupError
 from kd_dense.regions import REGIONS, region_demands
 from kd_dense.views import OneStageView
-from tests.models import gfl
 from tests import pairs
+from tests.models import gfl
 from tests.pairs import atss, batch_for, build, fcos, noted, retina
 
 STRIDES = (8, 16, 32)
@@ -120,7 +120,7 @@ def test_all_positions_are_those_that_start_inside_the_image(views):
 def test_inside_boxes_takes_the_positions_whose_centre_an_object_holds(views):
     def chosen(image, level, row, column):
         stride = STRIDES[level]
-        x, y = (column + 0.5) * stride, (row + 0.5) * stride
+        x, y = column * stride, row * stride
         held = any(b[0] <= x < b[2] and b[1] <= y < b[3] for b in OBJECTS[image])
         return held and in_image(image, level, row, column)
 
@@ -214,7 +214,7 @@ def test_general_instances_are_the_boxes_most_disagreed_on(views):
         instances.append(kept)
 
     def chosen(image, level, row, column):
-        x, y = (column + 0.5) * STRIDES[level], (row + 0.5) * STRIDES[level]
+        x, y = column * STRIDES[level], row * STRIDES[level]
         held = any(b[0] <= x < b[2] and b[1] <= y < b[3] for b in instances[image])
         return held and in_image(image, level, row, column)
 
@@ -230,9 +230,10 @@ def test_general_instances_take_no_box_predicted_in_the_padding(views):
         boxes[~student.valid] = torch.tensor([60.0, 60.0, 80.0, 80.0])
         view.decoded_boxes = boxes
     finest = student.positions(REGIONS['general'](student, teacher))[0]
-    # the centre (x, y) of position (1, 1) is (12, 12); the boxes in the padding hold (7, 7)
-    assert finest[1].nonzero().tolist() == [[1, 1]]
-    assert finest[0].nonzero().tolist() == [[1, 1]]
+    # positions (1, 1) to (2, 2) stand for (8, 8) to (16, 16); the boxes in the padding hold (8, 8)
+    held = [[1, 1], [1, 2], [2, 1], [2, 2]]
+    assert finest[1].nonzero().tolist() == held
+    assert finest[0].nonzero().tolist() == held
 
 
 def test_general_instances_pass_no_gradient(views):
@@ -242,9 +243,18 @@ def test_general_instances_pass_no_gradient(views):
 # -- padding, no objects, odd objects ----------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', REGIONS)
-def test_no_region_reaches_into_the_padding(views, name):
-    mask = REGIONS[name](*views)
+# an object that reaches out of its image itself, as mmdet's pipelines do not let it; the main
+# region is then whatever the assigner says
+BEYOND = ((40.3, 30.2, 150.6, 120.4),)
+
+
+@pytest.mark.parametrize(
+    ('name', 'second'),
+    [(name, OBJECTS[1]) for name in REGIONS]
+    + [(name, BEYOND) for name in REGIONS if name != 'main'],
+)
+def test_no_region_reaches_into_the_padding(name, second):
+    mask = REGIONS[name](*pair(boxes=(OBJECTS[0], second)))
     assert mask.dtype == torch.bool and mask.shape == (2, 420)
     assert mask[1].any()
     assert not (mask & ~slow_mask(in_image)).any()
@@ -337,13 +347,25 @@ def test_distance_iou_equals_mmdets_diou_loss():
         torch.testing.assert_close(found[:, g], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_centres_are_in_the_middle_of_each_position(views):
+def test_positions_stand_for_the_centres_of_the_hosts_own_priors(views):
     expected = [
-        [(column + 0.5) * STRIDES[level], (row + 0.5) * STRIDES[level]]
+        [column * STRIDES[level], row * STRIDES[level]]
         for image, level, row, column in slow_positions()
         if image == 0
     ]
     assert regions.position_centres(views[0]).tolist() == expected
+    anchors = views[0].assignment.anchors[0]
+    torch.testing.assert_close(
+        regions.position_centres(views[0])[views[0].valid[0]],
+        ((anchors[:, :2] + anchors[:, 2:]) / 2)[views[0].valid[0]],
+    )
+
+
+def test_points_of_fcos_lie_in_the_middle_of_each_position():
+    model = build(fcos())
+    student = noted(model, batch_for(model))
+    points = student.model.bbox_head.prior_generator.grid_priors(student.level_sizes, device='cpu')
+    torch.testing.assert_close(regions.position_centres(student), torch.cat(points))
 
 
 # -- what regions ask for ----------------------------------------------------------------------
