@@ -38,9 +38,9 @@ def step(model, batch, lr=0.01):
 def teacher_calls(model: Distiller) -> list[str]:
     """Note each part of the teacher that runs from now on."""
     calls = []
-    for name in ('backbone', 'bbox_head'):
-        part = getattr(model.teacher.model, name)
-        part.register_forward_hook(lambda *_, name=name: calls.append(name))
+    for name in ('backbone', 'bbox_head.gfl_reg', 'bbox_head.gfl_cls'):
+        part = model.teacher.model.get_submodule(name)
+        part.register_forward_hook(lambda *_, name=name: calls.append(name.split('.')[-1]))
     return calls
 
 
@@ -159,7 +159,11 @@ def test_a_checkpoint_of_something_else_is_refused():
     [
         ({'ld': 0.0, 'imitation': 0.0}, []),
         ({'imitation': 1.0, 'ld': 0.0}, ['backbone']),
-        ({'ld': 1.0, 'vlr': 1.0, 'cls': 1.0, 'imitation': 1.0}, ['backbone', 'bbox_head']),
+        ({'ld': 1.0, 'vlr': 1.0}, ['backbone', *['gfl_reg'] * 3]),
+        (
+            {'ld': 1.0, 'vlr': 1.0, 'cls': 1.0, 'imitation': 1.0},
+            ['backbone', *['gfl_reg'] * 3, *['gfl_cls'] * 3],
+        ),
     ],
 )
 def test_teacher_runs_once_and_only_as_deep_as_it_is_read(names, parts):

@@ -161,6 +161,6 @@ def test_benchmark_measures_every_subject(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     numbers = json.loads(out.read_text())
-    assert len(numbers['medians']) == 6
+    assert len(numbers['medians']) == 8
     assert all(value > 0 for value in numbers['medians'].values())
     assert 'of our step' in done.stdout

@@ -35,15 +35,15 @@ def five_levels() -> dict:
     return config
 
 
-def count_calls(model: nn.Module) -> dict[str, int]:
-    """Count how often backbone and head run from now on."""
-    calls = {'backbone': 0, 'bbox_head': 0}
+def count_calls(model: nn.Module, parts: tuple = ('backbone', 'bbox_head')) -> dict[str, int]:
+    """Count how often parts of a model run from now on."""
+    calls = dict.fromkeys(parts, 0)
 
     def count(name):
         calls[name] += 1
 
     for name in calls:
-        getattr(model, name).register_forward_hook(lambda *_, name=name: count(name))
+        model.get_submodule(name).register_forward_hook(lambda *_, name=name: count(name))
     return calls
 
 
@@ -209,7 +209,8 @@ def test_levels_tell_their_sizes_strides_and_predictions():
 
 def test_flat_logits_are_float32_whatever_the_model_computes_in():
     view = noted(model := build(gfl()), batch_for(model))
-    view._head_outputs = tuple([m.bfloat16() for m in maps] for maps in view._head_outputs)
+    view.cls_logits = [m.bfloat16() for m in view.cls_logits]
+    view.box_logits = [m.bfloat16() for m in view.box_logits]
     assert view.flat_cls_logits.dtype == view.flat_box_logits.dtype == torch.float32
 
 
@@ -287,14 +288,29 @@ def test_decoded_boxes_are_those_of_the_heads_own_coder():
 def test_a_model_runs_as_deep_as_is_read_and_once():
     model = build(gfl())
     view = OneStageView(model, batch_for(model), torch.no_grad)
-    calls = count_calls(model)
+    parts = ('backbone', 'bbox_head.gfl_cls', 'bbox_head.gfl_reg')
+    calls = count_calls(model, parts)
     _ = view.num_classes, view.strides, view.activation, view.boxes
-    assert calls == {'backbone': 0, 'bbox_head': 0}
+    assert list(calls.values()) == [0, 0, 0]
     _ = view.features, view.level_sizes, view.valid
-    assert calls == {'backbone': 1, 'bbox_head': 0}
-    _ = view.cls_logits, view.flat_cls_logits, view.box_logits, view.flat_box_logits
-    _ = view.decoded_boxes, view.features
-    assert calls == {'backbone': 1, 'bbox_head': 1}
+    assert list(calls.values()) == [1, 0, 0]
+    _ = view.box_logits, view.flat_box_logits, view.decoded_boxes
+    assert list(calls.values()) == [1, 0, 3], 'the box tower alone, once per level'
+    _ = view.cls_logits, view.flat_cls_logits, view.features
+    assert list(calls.values()) == [1, 3, 3]
+
+
+@pytest.mark.parametrize('config', [gfl, atss, retina, fcos])
+def test_what_is_computed_when_read_equals_the_heads_own_forward(config):
+    model = build(config())
+    batch = batch_for(model)
+    expected = model.bbox_head(model.extract_feat(batch.images))
+    for first, second in (('cls_logits', 'box_logits'), ('box_logits', 'cls_logits')):
+        view = OneStageView(model, batch)
+        found = {name: getattr(view, name) for name in (first, second)}
+        for name, maps in zip(('cls_logits', 'box_logits'), expected, strict=False):
+            assert len(maps) == 3
+            assert all(torch.equal(a, b) for a, b in zip(found[name], maps, strict=True)), name
 
 
 def test_reading_a_student_after_its_loss_runs_nothing_again():

@@ -124,20 +124,25 @@ class OneStageView:
             return tuple(self.model.extract_feat(self.batch.images))
 
     @cached_property
-    def _head_outputs(self) -> tuple[list[Tensor], ...]:
-        features = self.features
-        with self._context():
-            return self.model.bbox_head(features)
-
-    @property
     def cls_logits(self) -> list[Tensor]:
         """L maps (N, A * K, H, W); A * (K + 1) with the background last for softmax heads."""
-        return self._head_outputs[0]
+        return self._predict()[0]
 
-    @property
+    @cached_property
     def box_logits(self) -> list[Tensor]:
         """L maps, (N, A * 4, H, W), or (N, 4 * bins, H, W) in GFL-like heads."""
-        return self._head_outputs[1]
+        return self._predict(boxes=True)[1]
+
+    def _predict(self, boxes: bool = False) -> tuple[list[Tensor], list[Tensor]]:
+        """Class and box logits; only what is asked for where the head's towers can run apart."""
+        head, features = self.model.bbox_head, self.features
+        with self._context():
+            if type(head).forward_single is GFLHead.forward_single:
+                return (
+                    ([], _box_tower(head, features)) if boxes else (_cls_tower(head, features), [])
+                )
+            self.cls_logits, self.box_logits = outputs = head(features)[:2]
+            return outputs
 
     @cached_property
     def flat_cls_logits(self) -> Tensor:
@@ -226,7 +231,7 @@ class OneStageView:
 
         def note_outputs(inputs: tuple, outputs: tuple) -> None:
             self.features = tuple(inputs[0])
-            self._head_outputs = outputs
+            self.cls_logits, self.box_logits = outputs[:2]
 
         def note_targets(inputs: tuple, targets: tuple) -> None:
             assignment = _read_targets(head, targets, len(self.batch.samples))
@@ -237,6 +242,25 @@ class OneStageView:
             stack.enter_context(noting(head, 'forward', note_outputs))
             stack.enter_context(noting(head, 'get_targets', note_targets))
             yield
+
+
+def _cls_tower(head: GFLHead, features: tuple[Tensor, ...]) -> list[Tensor]:
+    """The classification half of a GFL head's forward pass."""
+    return [head.gfl_cls(_through(head.cls_convs, feature)) for feature in features]
+
+
+def _box_tower(head: GFLHead, features: tuple[Tensor, ...]) -> list[Tensor]:
+    """The regression half of a GFL head's forward pass."""
+    return [
+        scale(head.gfl_reg(_through(head.reg_convs, feature))).float()
+        for feature, scale in zip(features, head.scales, strict=True)
+    ]
+
+
+def _through(layers: nn.ModuleList, feature: Tensor) -> Tensor:
+    for layer in layers:
+        feature = layer(feature)
+    return feature
 
 
 def _strides(head: nn.Module) -> tuple[int, ...]:
