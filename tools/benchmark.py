@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from mmengine.config import ConfigDict
@@ -197,7 +198,9 @@ def peak_memory(name: str, data: dict, device: str) -> float:
         run()
     if device.startswith('cuda'):
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    # not getrusage: its maximum is inherited from the process that started this one
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(r'VmHWM:\s+(\d+) kB', status)[1]) / 2**10
 
 
 def memory_in_fresh_process(name: str, args: argparse.Namespace) -> float:
