@@ -117,14 +117,23 @@ class Distiller(BaseModel):
         if not any(loss.active for loss in self.losses.values()):
             losses = self.student(inputs, data_samples, mode='loss')
             return losses | {f'loss_kd_{n}': kd.nothing(inputs) for n, kd in self.losses.items()}
+        teacher = self.teacher.view(batch)
+        # the teacher runs first: what it needs meanwhile is free again before the student's
+        # activations, kept for the backward pass, fill the memory
+        for what in self._read_of_teacher():
+            getattr(teacher, what)
         with student.noting_loss():
             losses = self.student(inputs, data_samples, mode='loss')
-        teacher = self.teacher.view(batch)
         with torch.autocast(inputs.device.type, enabled=False):
             for name, loss in self.losses.items():
                 value = loss(student, teacher) * loss.scale if loss.active else loss.nothing(inputs)
                 losses[f'loss_kd_{name}'] = value
         return losses
+
+    def _read_of_teacher(self) -> list[str]:
+        """What the active losses read of the teacher, who makes no assignment of its own."""
+        read = {what for loss in self.losses.values() if loss.active for what in loss.reads}
+        return sorted(read - {'assignment'})
 
     def _check_classes(self) -> None:
         """Compare class names with the training set's, which mmengine tells before training."""

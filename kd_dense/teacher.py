@@ -39,7 +39,7 @@ class Teacher:
         fast: fold batch norms into convolutions and use the channels-last layout. The outputs stay
             equal up to rounding; what cannot be folded without changing them is left as it is.
         same_classes: whether teacher and student must know the same classes in the same order.
-            Turn it off only for losses on features.
+            Turn it off only for losses that read no class scores.
         untrained: allow a teacher without checkpoint (to measure speed or memory, say).
     """
 

@@ -72,7 +72,7 @@ def test_another_number_of_classes_is_fine_for_features_alone(student):
     hint = dict(hint=FeatureImitation())
     assert findings(student, teacher, losses=hint, same_classes=False) == []
     assert findings(student, teacher, same_classes=False) == [
-        'number of classes: the teacher has 5, the student 3 (minded by losses.ld, losses.cls)'
+        'number of classes: the teacher has 5, the student 3 (minded by losses.cls)'
     ]
 
 
@@ -147,7 +147,7 @@ def test_all_differences_are_told_at_once(student):
         'predictions per position',
         'encoding of boxes',
     ]
-    assert found[1].endswith('(minded by losses.ld, losses.cls)')
+    assert found[1].endswith('(minded by losses.cls)')
 
 
 def test_what_losses_miss_in_the_student_is_told_with_it():

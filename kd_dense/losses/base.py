@@ -20,7 +20,9 @@ class DistillationLoss(nn.Module):
         weight: what the raw value is multiplied by; 0 switches the loss off.
 
     Attributes:
-        reads: the properties of the views it reads, so that the pair can be checked beforehand.
+        reads: the properties that it reads of both views, so that the pair can be checked
+            beforehand and the teacher runs as deep as needed; what it reads of the student alone
+            is not listed.
         factor: share of the weight in force now, set by a weight schedule.
     """
 

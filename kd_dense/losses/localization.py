@@ -62,7 +62,7 @@ class LocalizationDistillation(DistillationLoss):
         ValueError: an unknown choice or a temperature that is not positive.
     """
 
-    reads = ('cls_logits', 'box_logits', 'assignment')
+    reads = ('box_logits', 'assignment')
 
     def __init__(
         self,
