@@ -99,7 +99,7 @@ def check_classes(
         f'{len(theirs)} classes {_around(theirs, first)}, the training set has {len(ours)} classes '
         f'{_around(ours, first)}; the first difference is class {first}. Set the classes of the '
         "dataset (`metainfo=dict(classes=...)`) in the teacher's order or use a teacher trained on "
-        'them; for losses that read no class scores, `teacher.same_classes=False` allows the difference.'
+        'them; `teacher.same_classes=False` allows the difference for losses that read no classes.'
     )
 
 

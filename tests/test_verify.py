@@ -147,7 +147,7 @@ def test_all_differences_are_told_at_once(student):
         'predictions per position',
         'encoding of boxes',
     ]
-    assert found[1].endswith('(minded by losses.cls)')
+    assert found[1].endswith('(minded by losses.ld, losses.cls)')
 
 
 def test_what_losses_miss_in_the_student_is_told_with_it():
