@@ -50,7 +50,8 @@ def training(digits_root: Path, work_dir: Path, **changes) -> Config:
 
 def train(config: Config) -> Runner:
     """Train in this process."""
-    config.experiment_name = Path(config.work_dir).name + str(id(config))
+    # mmengine keeps runners' helpers by name: a second training in a process wants its own
+    config.experiment_name = config.visualizer.name = Path(config.work_dir).name + str(id(config))
     runner = Runner.from_cfg(config)
     runner.train()
     return runner
