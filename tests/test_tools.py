@@ -142,9 +142,17 @@ def test_plot_draws_several_trainings(tmp_path):
     for name, offset in (('a', 0.0), ('b', 0.1)):
         folder = tmp_path / name / '20260101' / 'vis_data'
         folder.mkdir(parents=True)
-        lines = [dict(step=s, loss=1 / s + offset) for s in range(1, 50)]
-        lines += [{'step': s, 'coco/bbox_mAP': s / 100} for s in (10, 20)]
+        lines = []
+        for step in range(10, 50, 10):
+            lines.append(dict(step=step, loss=1 / step + offset))
+            lines.append({'step': 0, 'coco/bbox_mAP': step / 100})
         (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
+    from tools.plot import curve, read_scalars
+
+    scalars = read_scalars(tmp_path / 'a')
+    assert curve(scalars, 'coco/bbox_mAP') == ([10, 20, 30, 40], [0.1, 0.2, 0.3, 0.4])
+    resumed = [*scalars, dict(step=30, loss=7.0)]
+    assert curve(resumed, 'loss') == ([10, 20, 30, 40], [0.1, 0.05, 7.0, 0.025])
     out = tmp_path / 'curves.png'
     done = python('plot.py', tmp_path / 'a', tmp_path / 'b', '--out', out)
     assert done.returncode == 0, done.stderr

@@ -136,10 +136,10 @@ def run(stage: Stage) -> None:
 
 def progress(log: Path) -> str:
     """The last step that a log tells of, and the time that is left."""
-    found = re.findall(r'Iter\((train|val)\)\s*\[\s*(\d+/\d+)\].*?eta: (\S+)', tail(log))
+    found = re.findall(r'Iter\(train\)\s*\[\s*(\d+/\d+)\].*?eta: (\S+)', tail(log))
     if not found:
         return 'starting'
-    _, step, eta = found[-1]
+    step, eta = found[-1]
     return f'step {step}, {eta} to go'
 
 

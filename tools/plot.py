@@ -28,8 +28,17 @@ def read_scalars(folder: Path) -> list[dict]:
 
 
 def curve(scalars: list[dict], key: str) -> tuple[list[float], list[float]]:
-    """Steps and values of one scalar; of a step that was logged twice (a resume) the last value."""
-    values = {line.get('step', line.get('iter')): line[key] for line in scalars if key in line}
+    """Training steps and values of one scalar.
+
+    A validation counts at the training step before it (mmengine logs its epoch, which is 0 in
+    trainings by iteration); of a step that was logged twice, after a resume, the last value stays.
+    """
+    values, step = {}, 0
+    for line in scalars:
+        if 'loss' in line:
+            step = line['step']
+        if key in line:
+            values[step] = line[key]
     steps = sorted(values)
     return steps, [values[s] for s in steps]
 

@@ -18,7 +18,7 @@ param_scheduler = [
     ),
 ]
 default_hooks = dict(
-    logger=dict(type='LoggerHook', interval=50),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=100, max_keep_ckpts=2),
 )
 log_processor = dict(by_epoch=False)
