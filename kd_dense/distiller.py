@@ -117,11 +117,10 @@ class Distiller(BaseModel):
         if not any(loss.active for loss in self.losses.values()):
             losses = self.student(inputs, data_samples, mode='loss')
             return losses | {f'loss_kd_{n}': kd.nothing(inputs) for n, kd in self.losses.items()}
-        teacher = self.teacher.view(batch)
+        teacher = self.teacher.view(batch, student)
         # the teacher runs first: what it needs meanwhile is free again before the student's
         # activations, kept for the backward pass, fill the memory
-        for what in self._read_of_teacher():
-            getattr(teacher, what)
+        teacher.read_ahead(self._read_of_teacher())
         with student.noting_loss():
             losses = self.student(inputs, data_samples, mode='loss')
         with torch.autocast(inputs.device.type, enabled=False):

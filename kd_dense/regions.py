@@ -1,4 +1,6 @@
-"""Where to distil: which predictions of a one-stage detector a loss compares.
+"""Where to distil: which predictions of a dense head a loss compares.
+
+In two-stage detectors the dense head is the region proposal network's.
 
 Every region is a function of the two views that returns a bool mask over the student's
 predictions, (N, P); N images, P predictions per image over all levels, G objects.
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from .errors import SetupError
-from .views import OneStageView
+from .views import DenseView, OneStageView, view_class
 
 GAMMA_VLR = 0.25  # lower bound of the valuable localization region, of ATSS's threshold
 FINE_GRAINED_SHARE = 0.5  # of the best anchor's IoU
@@ -24,24 +26,24 @@ GENERAL_INSTANCES = 10  # most disagreed boxes per image
 GENERAL_NMS_IOU = 0.3
 
 
-def all_positions(student: OneStageView, teacher: OneStageView) -> Tensor:
+def all_positions(student: DenseView, teacher: DenseView) -> Tensor:
     """Everything but padding."""
     return student.valid
 
 
-def main_region(student: OneStageView, teacher: OneStageView) -> Tensor:
+def main_region(student: DenseView, teacher: DenseView) -> Tensor:
     """The positives of the student's own label assignment."""
     return student.positives & student.valid
 
 
-def inside_boxes(student: OneStageView, teacher: OneStageView) -> Tensor:
+def inside_boxes(student: DenseView, teacher: DenseView) -> Tensor:
     """Positions whose centre lies inside an object's box, on every level."""
     centres = position_centres(student)
     masks = [_contains(centres, boxes).any(dim=1) for boxes in student.boxes]
     return torch.stack(masks).repeat_interleave(student.num_anchors, dim=1) & student.valid
 
 
-def fine_grained_region(student: OneStageView, teacher: OneStageView) -> Tensor:
+def fine_grained_region(student: DenseView, teacher: DenseView) -> Tensor:
     """Anchors near objects: IoU above half of the best anchor's of that object.
 
     Source: Wang et al., "Distilling Object Detectors with Fine-grained Feature Imitation",
@@ -55,7 +57,7 @@ def fine_grained_region(student: OneStageView, teacher: OneStageView) -> Tensor:
     return _by_image(student, near, torch.zeros((), dtype=torch.bool))
 
 
-def valuable_localization_region(student: OneStageView, teacher: OneStageView) -> Tensor:
+def valuable_localization_region(student: DenseView, teacher: DenseView) -> Tensor:
     """Positions with gamma * a <= DIoU < a to some object, a being ATSS's threshold for it.
 
     Source: Zheng et al., arXiv 2102.12252, section 3.3 and algorithm 1, gamma = 0.25.
@@ -63,13 +65,13 @@ def valuable_localization_region(student: OneStageView, teacher: OneStageView) -
     return vlr_overlaps(student) >= 0
 
 
-def vlr_overlaps(student: OneStageView) -> Tensor:
+def vlr_overlaps(student: DenseView) -> Tensor:
     """Best IoU of each prediction with the objects in whose valuable region it lies, -1 outside.
 
     Returns:
         (N, P).
     """
-    topk = student.model.bbox_head.assigner.topk
+    topk = student.head.assigner.topk
 
     def best(anchors: Tensor, boxes: Tensor, per_level: list[int]) -> Tensor:
         overlaps = bbox_overlaps(anchors, boxes)
@@ -106,7 +108,7 @@ def general_instances(student: OneStageView, teacher: OneStageView) -> Tensor:
     return torch.stack(masks) & valid
 
 
-REGIONS: dict[str, Callable[[OneStageView, OneStageView], Tensor]] = {
+REGIONS: dict[str, Callable[[DenseView, DenseView], Tensor]] = {
     'all': all_positions,
     'box': inside_boxes,
     'fine_grained': fine_grained_region,
@@ -129,7 +131,7 @@ def check_region(name: str) -> None:
 
 def region_demands(name: str, student: nn.Module) -> list[str]:
     """What a region asks of the student's head and does not find, as sentences."""
-    head = student.bbox_head
+    head = view_class(student).head_of(student)
     found = f'found {type(head).__name__}'
     assigner = getattr(head, 'assigner', None)
     known = (GFLHead.get_targets, ATSSHead.get_targets, AnchorHead.get_targets)
@@ -193,13 +195,13 @@ def distance_iou(anchors: Tensor, boxes: Tensor, overlaps: Tensor) -> Tensor:
     return overlaps - centre / diagonal.clamp(min=1e-6)
 
 
-def position_centres(view: OneStageView) -> Tensor:
+def position_centres(view: DenseView) -> Tensor:
     """Point (x, y) in pixels that each position of all levels stands for, (sum of H * W, 2).
 
     The host's own convention: mmdet's anchors sit on the corner of a position (which is where the
     receptive field of its padded convolutions is centred), FCOS's points in its middle.
     """
-    generator = view.model.bbox_head.prior_generator
+    generator = view.head.prior_generator
     offset = getattr(generator, 'center_offset', getattr(generator, 'offset', 0.5))
     device = view.batch.images.device
     centres = []
@@ -211,7 +213,7 @@ def position_centres(view: OneStageView) -> Tensor:
 
 
 def _by_image(
-    student: OneStageView,
+    student: DenseView,
     choose: Callable[[Tensor, Tensor, list[int]], Tensor],
     elsewhere: Tensor,
 ) -> Tensor:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from .checkpoints import class_names, load_completely, model_state, read_checkpoint
 from .errors import SetupError
 from .hosts import ModelSource, build_model, own_randomness, read_model_config
+from .pooling import pool_in_float32
 from .preprocessing import Renormalize
-from .views import Batch, HostInfo, OneStageView, view_class
+from .views import Batch, DenseView, HostInfo, view_class
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -121,13 +122,15 @@ class Teacher:
             self._fold(model)
             model.to(memory_format=torch.channels_last)
         model.to(self.dtype).eval().requires_grad_(False)
+        pool_in_float32(model)
         self._loaded = True
 
-    def view(self, batch: Batch) -> OneStageView:
+    def view(self, batch: Batch, student: DenseView | None = None) -> DenseView:
         """What losses may look at for one batch; the model runs as deep as is read, when read.
 
         Args:
             batch: the student's batch, images (N, 3, H, W) normalised for the student.
+            student: the student's view, whose proposals a two-stage teacher scores.
         """
         if not self._loaded:
             raise RuntimeError('The teacher was not loaded: call Teacher.load(student) first.')
@@ -139,7 +142,8 @@ class Teacher:
             images = self._renormalize(batch).to(self.dtype)
             if self.fast:
                 images = images.contiguous(memory_format=torch.channels_last)
-        return view_class(self.model)(self.model, Batch(images, batch.samples), self._inference)
+        own = Batch(images, batch.samples)
+        return view_class(self.model)(self.model, own, self._inference, student)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
@@ -151,7 +155,7 @@ class Teacher:
     @staticmethod
     def _fold(model: nn.Module) -> None:
         """Fold batch norms into the convolutions before them, where that changes nothing."""
-        for name in ('backbone', 'neck', 'bbox_head'):
+        for name in ('backbone', 'neck', 'bbox_head', 'rpn_head'):
             part = getattr(model, name, None)
             if part is None:
                 continue

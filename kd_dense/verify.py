@@ -13,9 +13,12 @@ from .views import HostInfo, view_class
 # what of two hosts has to agree for a loss that reads this of them
 AGREEMENT = {
     'features': ('family', 'strides'),
-    'cls_logits': ('family', 'strides', 'num_classes', 'activation', 'num_anchors'),
-    'box_logits': ('family', 'strides', 'num_anchors', 'boxes'),
+    'cls_logits': ('family', 'strides', 'num_classes', 'activation', 'num_anchors', 'anchors'),
+    'box_logits': ('family', 'strides', 'num_anchors', 'anchors', 'boxes'),
     'assignment': ('family', 'strides', 'num_anchors'),
+    # of proposals: the teacher pools them from its own features, whatever their strides
+    'roi_cls_logits': ('family', 'num_classes', 'roi_scores'),
+    'roi_deltas': ('family', 'num_classes', 'roi_boxes'),
 }
 WORDS = {
     'family': 'host family',
@@ -23,7 +26,10 @@ WORDS = {
     'num_classes': 'number of classes',
     'activation': 'kind of class scores',
     'num_anchors': 'predictions per position',
+    'anchors': 'shapes of the anchors',
     'boxes': 'encoding of boxes',
+    'roi_scores': "kind of the proposals' class scores",
+    'roi_boxes': "encoding of the proposals' boxes",
 }
 
 
@@ -54,7 +60,9 @@ def check_pair(
             for name, loss in losses.items()
             if any(what in AGREEMENT[read] for read in loss.reads)
         ]
-        already = what == 'num_classes' and bool(findings)
+        already = (what == 'num_classes' and bool(findings)) or (
+            what == 'anchors' and ours.num_anchors != theirs.num_anchors
+        )
         if minding and not already and getattr(ours, what) != getattr(theirs, what):
             findings.append(_difference(what, ours, theirs, minding))
     for name, loss in losses.items():

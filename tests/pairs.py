@@ -75,36 +75,6 @@ def fcos() -> dict:
     return with_head(head)
 
 
-def faster_rcnn() -> dict:
-    """A small Faster R-CNN."""
-    config = gfl()
-    del config['bbox_head']
-    rpn = dict(config['train_cfg'])
-    config.update(
-        type='FasterRCNN',
-        rpn_head=dict(type='RPNHead', in_channels=16, feat_channels=16, anchor_generator=anchors()),
-        roi_head=dict(
-            type='StandardRoIHead',
-            bbox_roi_extractor=dict(
-                type='SingleRoIExtractor',
-                roi_layer=dict(type='RoIAlign', output_size=3),
-                out_channels=16,
-                featmap_strides=[8, 16, 32],
-            ),
-            bbox_head=dict(
-                type='Shared2FCBBoxHead',
-                in_channels=16,
-                fc_out_channels=8,
-                roi_feat_size=3,
-                num_classes=NUM_CLASSES,
-            ),
-        ),
-        train_cfg=dict(rpn=rpn, rcnn=None),
-        test_cfg=dict(rpn=dict(nms_pre=10, nms=dict(iou_threshold=0.7)), rcnn=None),
-    )
-    return config
-
-
 HOSTS = {'gfl': gfl, 'atss': atss, 'retina': retina, 'fcos': fcos}
 
 

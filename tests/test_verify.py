@@ -10,7 +10,8 @@ from kd_dense import DistillationLoss, FeatureImitation, LocalizationDistillatio
 from kd_dense.errors import SetupError
 from kd_dense.verify import check_classes, check_pair
 from tests.models import gfl
-from tests.pairs import atss, build, faster_rcnn, fcos, retina
+from tests.pairs import atss, build, fcos, retina
+from tests.two_stage import cascade_rcnn
 
 
 def losses() -> dict[str, DistillationLoss]:
@@ -162,10 +163,10 @@ def test_what_losses_miss_in_the_student_is_told_with_it():
 
 
 def test_a_host_of_no_known_family_is_refused_on_either_side(student):
-    other = build(faster_rcnn())
-    with pytest.raises(SetupError, match='kd_dense has no view of a FasterRCNN'):
+    other = build(cascade_rcnn())
+    with pytest.raises(SetupError, match='kd_dense has no view of a CascadeRCNN'):
         check_pair(student, other, losses())
-    with pytest.raises(SetupError, match='kd_dense has no view of a FasterRCNN'):
+    with pytest.raises(SetupError, match='kd_dense has no view of a CascadeRCNN'):
         check_pair(other, student, losses())
 
 

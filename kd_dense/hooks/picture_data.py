@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..regions import main_region, position_centres, region_demands, valuable_localization_region
-from ..views import Batch, OneStageView, view_class
+from ..views import Batch, DenseView, view_class
 from .drawing import Boxes, Dots
 
 REGIONS = {'main': main_region, 'vlr': valuable_localization_region}
@@ -111,13 +111,14 @@ def look(student: nn.Module, images: list[Image]) -> dict[str, list[Dots]]:
     Returns:
         dots of each image, by name of the region; without those that are not defined.
     """
-    if view_class(student) is not OneStageView:
-        return {}
+    view_type = view_class(student)
+    if not issubclass(view_type, DenseView) or getattr(student, 'with_mask', False):
+        return {}  # nothing dense, or a loss that wants masks, which the images come without
     names = [name for name in REGIONS if not region_demands(name, student)]
     student.eval()
     dots: dict[str, list[Dots]] = {name: [] for name in names}
     for image in images if names else ():
-        view = OneStageView(student, image.batch(student))
+        view = view_type(student, image.batch(student))
         with view.noting_loss():
             student.loss(view.batch.images, view.batch.samples)
         centres = position_centres(view).cpu().numpy()

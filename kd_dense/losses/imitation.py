@@ -12,7 +12,7 @@ from ..adapters import build_adapters
 from ..errors import SetupError
 from ..regions import REGIONS, check_region, region_demands, region_reads
 from ..registry import MODELS
-from ..views import OneStageView
+from ..views import DenseView
 from .base import DistillationLoss, global_divisor
 from .soft_targets import check_choice
 
@@ -99,7 +99,7 @@ class FeatureImitation(DistillationLoss):
         """What the region asks of the student."""
         return region_demands(self.region, student)
 
-    def forward(self, student: OneStageView, teacher: OneStageView) -> Tensor:
+    def forward(self, student: DenseView, teacher: DenseView) -> Tensor:
         """The raw loss of one batch, a scalar."""
         mask = student.positions(REGIONS[self.region](student, teacher))
         adapters = self.adapters or [nn.Identity()] * len(mask)

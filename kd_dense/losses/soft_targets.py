@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import SetupError
 from ..regions import REGIONS, check_region, region_demands, region_reads
 from ..registry import MODELS
-from ..views import OneStageView
+from ..views import DenseView
 from .base import DistillationLoss, global_divisor
 
 
@@ -132,7 +132,7 @@ class SoftTargets(DistillationLoss):
         """What the region asks of the student."""
         return region_demands(self.region, student)
 
-    def forward(self, student: OneStageView, teacher: OneStageView) -> Tensor:
+    def forward(self, student: DenseView, teacher: DenseView) -> Tensor:
         """The raw loss of one batch, a scalar."""
         mask = REGIONS[self.region](student, teacher)
         s, t = student.flat_cls_logits[mask], teacher.flat_cls_logits[mask]

@@ -6,12 +6,14 @@ from torch import nn
 
 from ..errors import SetupError
 from .base import Batch, HostInfo
-from .one_stage import Assignment, OneStageView
+from .dense import Assignment, DenseView
+from .one_stage import OneStageView
+from .two_stage import RoITargets, TwoStageView
 
-VIEWS = (OneStageView,)
+VIEWS = (OneStageView, TwoStageView)
 
 
-def view_class(model: nn.Module) -> type[OneStageView]:
+def view_class(model: nn.Module) -> type[DenseView]:
     """Find the view of a model's host family.
 
     Raises:
@@ -20,12 +22,28 @@ def view_class(model: nn.Module) -> type[OneStageView]:
     for view in VIEWS:
         if view.describes(model):
             return view
-    head = type(getattr(model, 'bbox_head', None)).__name__
+    heads = ', '.join(
+        f'{name}: {type(getattr(model, name)).__name__}'
+        for name in ('bbox_head', 'rpn_head', 'roi_head')
+        if hasattr(model, name)
+    )
     raise SetupError(
-        f'kd_dense has no view of a {type(model).__name__} (bbox_head: {head}). It can look into '
-        'one-stage detectors of mmdet with an anchor head or an FCOS head (GFL, ATSS, RetinaNet, '
-        'FCOS and their kin); choose such a model as teacher and student.'
+        f'kd_dense has no view of a {type(model).__name__} ({heads or "no head"}). It can look '
+        'into one-stage detectors of mmdet with an anchor head or an FCOS head (GFL, ATSS, '
+        'RetinaNet, FCOS and their kin), and into two-stage detectors with an RPNHead and one '
+        'StandardRoIHead (Faster R-CNN, Mask R-CNN), not a cascade of them; choose such a model '
+        'as teacher and student.'
     )
 
 
-__all__ = ['VIEWS', 'Assignment', 'Batch', 'HostInfo', 'OneStageView', 'view_class']
+__all__ = [
+    'VIEWS',
+    'Assignment',
+    'Batch',
+    'DenseView',
+    'HostInfo',
+    'OneStageView',
+    'RoITargets',
+    'TwoStageView',
+    'view_class',
+]

@@ -59,6 +59,9 @@ class HostInfo:
         num_anchors: predictions per position.
         boxes: how boxes are encoded, e.g. ``'distribution over 17 bins'``.
         head: class name of the head, for messages.
+        anchors: their shapes in words, where a position has several.
+        roi_scores: how class logits of proposals become scores; empty without a second stage.
+        roi_boxes: how boxes of proposals are encoded; empty without a second stage.
     """
 
     family: str
@@ -68,6 +71,9 @@ class HostInfo:
     num_anchors: int
     boxes: str
     head: str = field(compare=False)
+    anchors: str = ''
+    roi_scores: str = ''
+    roi_boxes: str = ''
 
 
 @contextmanager
