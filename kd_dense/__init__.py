@@ -3,7 +3,14 @@
 from mmengine.config import utils as _mmengine_config_utils
 
 from .distiller import Distiller
-from .losses import DistillationLoss, FeatureImitation, LocalizationDistillation, SoftTargets
+from .losses import (
+    BoundedRegression,
+    ClassWeightedSoftCrossEntropy,
+    DistillationLoss,
+    FeatureImitation,
+    LocalizationDistillation,
+    SoftTargets,
+)
 from .registry import HOOKS, MODELS
 from .teacher import Teacher
 from .version import __version__
@@ -15,6 +22,8 @@ _mmengine_config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
 __all__ = [
     'HOOKS',
     'MODELS',
+    'BoundedRegression',
+    'ClassWeightedSoftCrossEntropy',
     'DistillationLoss',
     'Distiller',
     'FeatureImitation',

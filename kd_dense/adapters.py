@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from .errors import SetupError
 from .hosts import own_randomness
 from .views import Batch, view_class
+
+# what an adapter is configured by, and what that is where it is left out
+OPTIONS = dict(kernel=1, relu=False, norm=False)
+NAMED = {
+    'auto': OPTIONS,  # only where the channels differ
+    'conv1x1': OPTIONS,
+    'conv3x3': OPTIONS | dict(kernel=3),
+}
+
+
+def adapter_options(adapter: str | Mapping[str, Any]) -> dict[str, Any] | None:
+    """The options of an adapter from a config; None for ``'none'``.
+
+    Args:
+        adapter: ``'auto'``, ``'conv1x1'``, ``'conv3x3'``, ``'none'``, or a dict that may have
+            ``kernel`` (1 or 3), ``relu`` and ``norm``.
+
+    Raises:
+        SetupError: an unknown name, key or value.
+    """
+    if isinstance(adapter, str):
+        if adapter not in (*NAMED, 'none'):
+            raise SetupError(
+                f'adapter is {adapter!r}; choose one of {", ".join(map(repr, NAMED))}, '
+                "'none', or a dict such as dict(kernel=3, relu=True, norm=True)."
+            )
+        return None if adapter == 'none' else dict(NAMED[adapter])
+    options = OPTIONS | dict(adapter)
+    if set(options) != set(OPTIONS) or options['kernel'] not in (1, 3):
+        raise SetupError(
+            f'adapter is {dict(adapter)}; its keys are {", ".join(OPTIONS)}, and the kernel is 1 '
+            'or 3.'
+        )
+    return options
+
+
+def adapter_layer(
+    channels_in: int, channels_out: int, kernel: int = 1, relu: bool = False, norm: bool = False
+) -> nn.Module:
+    """A convolution, then batch norm and ReLU where asked for; the size of the map stays."""
+    convolution = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=not norm)
+    layers = [convolution]
+    if norm:
+        layers.append(nn.BatchNorm2d(channels_out))
+    if relu:
+        layers.append(nn.ReLU())
+    return convolution if len(layers) == 1 else nn.Sequential(*layers)
 
 
 def feature_channels(model: nn.Module) -> list[int]:
@@ -27,12 +78,18 @@ def feature_channels(model: nn.Module) -> list[int]:
     return [f.shape[1] for f in features]
 
 
-def build_adapters(student: nn.Module, teacher: nn.Module, always: bool = False) -> nn.ModuleList:
-    """One layer per level: a 1x1 convolution where the channels differ, else the identity.
+def build_adapters(
+    student: nn.Module,
+    teacher: nn.Module,
+    always: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> nn.ModuleList:
+    """One layer per level: a convolution where the channels differ, else the identity.
 
     Args:
         student, teacher: the built models.
         always: use a convolution also where the channels agree.
+        options: see :func:`adapter_layer`; a 1x1 convolution by default.
 
     Raises:
         ValueError: the models have different numbers of levels.
@@ -45,6 +102,27 @@ def build_adapters(student: nn.Module, teacher: nn.Module, always: bool = False)
                 f'{len(ours)} (channels {ours}). Give both necks the same number of outputs.'
             )
         return nn.ModuleList(
-            nn.Conv2d(s, t, 1) if always or s != t else nn.Identity()
+            adapter_layer(s, t, **(options or {})) if always or s != t else nn.Identity()
             for s, t in zip(ours, theirs, strict=True)
         )
+
+
+def align(features: Tensor, mask: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Bring features, and the positions to compare, to another size; untouched if they have it.
+
+    Features are interpolated linearly between the centres of positions; a position of the new map
+    is compared where the old one's position at its centre is.
+
+    Args:
+        features: (N, C, h, w).
+        mask: bool, (N, h, w).
+        size: (H, W).
+
+    Returns:
+        features (N, C, H, W) and mask (N, H, W).
+    """
+    if tuple(features.shape[-2:]) == tuple(size):
+        return features, mask
+    features = F.interpolate(features, tuple(size), mode='bilinear', align_corners=False)
+    mask = F.interpolate(mask[:, None].float(), tuple(size), mode='nearest-exact')[:, 0] > 0
+    return features, mask

@@ -13,6 +13,7 @@ from .views import HostInfo, view_class
 # what of two hosts has to agree for a loss that reads this of them
 AGREEMENT = {
     'features': ('family', 'strides'),
+    'features_of_any_size': ('num_levels',),
     'cls_logits': ('family', 'strides', 'num_classes', 'activation', 'num_anchors', 'anchors'),
     'box_logits': ('family', 'strides', 'num_anchors', 'anchors', 'boxes'),
     'assignment': ('family', 'strides', 'num_anchors'),
@@ -23,6 +24,7 @@ AGREEMENT = {
 WORDS = {
     'family': 'host family',
     'strides': 'strides of the feature levels',
+    'num_levels': 'number of feature levels',
     'num_classes': 'number of classes',
     'activation': 'kind of class scores',
     'num_anchors': 'predictions per position',

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..adapters import build_adapters
+from ..adapters import adapter_options, align, build_adapters
 from ..errors import SetupError
 from ..regions import REGIONS, check_region, region_demands, region_reads
 from ..registry import MODELS
@@ -31,27 +31,46 @@ def masked_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tupl
     Raises:
         ValueError: the shapes differ.
     """
+    difference = _difference(student, teacher)
+    return difference.square().sum(dim=1)[mask].sum(), mask.sum()
+
+
+def masked_absolute_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of |s - t| over channels and the positions of a mask, and their number.
+
+    Arguments, results and errors as in :func:`masked_squared_error`.
+    """
+    difference = _difference(student, teacher)
+    return difference.abs().sum(dim=1)[mask].sum(), mask.sum()
+
+
+def _difference(student: Tensor, teacher: Tensor) -> Tensor:
     if student.shape != teacher.shape:
         raise SetupError(
             f'Features to imitate must have one shape; got {tuple(student.shape)} from the student '
             f'and {tuple(teacher.shape)} from the teacher. Where only the channels differ, leave '
-            "`adapter='auto'`."
+            "`adapter='auto'`; where the sizes differ, set `align='interpolate'`."
         )
     dtype = torch.promote_types(student.dtype, torch.float32)
-    squared = (student.to(dtype) - teacher.detach().to(dtype)).square().sum(dim=1)
-    return squared[mask].sum(), mask.sum()
+    return student.to(dtype) - teacher.detach().to(dtype)
+
+
+CRITERIA = {'l2': masked_squared_error, 'l1': masked_absolute_error}
 
 
 @MODELS.register_module()
 class FeatureImitation(DistillationLoss):
-    """Mean squared error between student and teacher features in a region of all levels.
+    """Mean squared, or absolute, error of student features in a region of all levels.
 
     weight * sum ||A(V_s) - V_t||^2 / (positions in the region * C), with one A per level: the
-    identity or a 1x1 convolution. ``region='all'`` is the plain hint: every position that is not
-    padding.
+    identity or a convolution that is trained with the student. ``region='all'`` is the plain hint:
+    every position that is not padding.
 
     Sources: [1] Romero et al., "FitNets", arXiv 1412.6550, equation 3 (hints); [2] Zheng et al.,
-    "Localization Distillation", arXiv 2102.12252 (mean squared error, weight 2, five regions).
+    "Localization Distillation", arXiv 2102.12252 (mean squared error, weight 2, five regions);
+    [3] Chen et al., "Learning Efficient Object Detection Models with Knowledge Distillation",
+    NIPS 2017, section 3.4: ``adapter='conv1x1'``, an adaptation also where the channels agree,
+    and ``weight=0.5``, its gamma.
 
     Differs from [2]'s code in the divisor: that takes a mean on each level and adds the levels;
     ``variant='reference'`` does the same. Padding never counts.
@@ -60,8 +79,12 @@ class FeatureImitation(DistillationLoss):
         region: one of :data:`~kd_dense.regions.REGIONS`.
         weight: see :class:`DistillationLoss`.
         adapter: ``'auto'``, a 1x1 convolution on levels where the channels differ; ``'conv1x1'``
-            on all levels; ``'none'``.
+            or ``'conv3x3'`` on all levels; ``'none'``; or a dict with ``kernel`` (1 or 3), ``norm``
+            (batch norm behind it) and ``relu`` (behind that), on all levels.
         variant: ``'paper'`` or ``'reference'``.
+        criterion: ``'l2'``, the squared error, or ``'l1'``, the absolute one.
+        align: ``'none'``, levels have the same strides; ``'interpolate'``, each of the student's
+            levels, adapted, is interpolated to the size of the teacher's level of the same rank.
 
     Raises:
         ValueError: an unknown choice.
@@ -71,29 +94,37 @@ class FeatureImitation(DistillationLoss):
         self,
         region: str = 'all',
         weight: float = 2.0,
-        adapter: Literal['auto', 'conv1x1', 'none'] = 'auto',
+        adapter: str | Mapping[str, Any] = 'auto',
         variant: Literal['paper', 'reference'] = 'paper',
+        criterion: Literal['l2', 'l1'] = 'l2',
+        align: Literal['none', 'interpolate'] = 'none',
     ) -> None:
         super().__init__(weight)
         check_region(region)
-        check_choice('adapter', adapter, ('auto', 'conv1x1', 'none'))
         check_choice('variant', variant, ('paper', 'reference'))
-        self.reads = ('features', *region_reads(region))
+        check_choice('criterion', criterion, tuple(CRITERIA))
+        check_choice('align', align, ('none', 'interpolate'))
+        self.options = adapter_options(adapter)
+        hint = 'features' if align == 'none' else 'features_of_any_size'
+        self.reads = (hint, *region_reads(region))
         self.region = region
         self.adapter = adapter
         self.variant = variant
+        self.criterion = criterion
+        self.align = align
         self.adapters = nn.ModuleList()
 
     def connect(self, student: nn.Module, teacher: Callable[[], nn.Module]) -> None:
         """Build one adapter per level."""
-        if self.adapter != 'none':
-            self.adapters = build_adapters(student, teacher(), always=self.adapter == 'conv1x1')
+        if self.options is not None:
+            always = self.adapter != 'auto'
+            self.adapters = build_adapters(student, teacher(), always, self.options)
 
     def init_weights(self) -> None:
         """Initialise the adapters."""
-        for adapter in self.adapters:
-            if isinstance(adapter, nn.Conv2d):
-                adapter.reset_parameters()
+        for layer in self.adapters.modules():
+            if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
+                layer.reset_parameters()
 
     def demands(self, student: nn.Module) -> list[str]:
         """What the region asks of the student."""
@@ -105,11 +136,22 @@ class FeatureImitation(DistillationLoss):
         adapters = self.adapters or [nn.Identity()] * len(mask)
         adapted = [a(f.float()) for a, f in zip(adapters, student.features, strict=True)]
         channels = adapted[0].shape[1]
-        pairs = [
-            masked_squared_error(s, t, m)
-            for s, t, m in zip(adapted, teacher.features, mask, strict=True)
-        ]
+        if self.align == 'interpolate':
+            adapted, mask = self._aligned(adapted, mask, teacher)
+        error = CRITERIA[self.criterion]
+        pairs = [error(*level) for level in zip(adapted, teacher.features, mask, strict=True)]
         if self.variant == 'reference':
             return sum(total / count.clamp(min=1) for total, count in pairs) / channels
         total = torch.stack([total for total, _ in pairs]).sum()
         return total / channels / global_divisor(torch.stack([c for _, c in pairs]).sum())
+
+    @staticmethod
+    def _aligned(
+        adapted: list[Tensor], mask: list[Tensor], teacher: DenseView
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The student's levels at the size of the teacher's, without the teacher's padding."""
+        sizes = teacher.level_sizes
+        pairs = [align(*level) for level in zip(adapted, mask, sizes, strict=True)]
+        inside = map(teacher.batch.inside, sizes, teacher.strides)
+        masks = [m & own for (_, m), own in zip(pairs, inside, strict=True)]
+        return [features for features, _ in pairs], masks

@@ -34,7 +34,7 @@ def softmax_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
     Raises:
         ValueError: the shapes differ.
     """
-    student, teacher = _prepare(student, teacher)
+    student, teacher = prepare_logits(student, teacher)
     log_p_student = F.log_softmax(student / temperature, dim=-1)
     log_p_teacher = F.log_softmax(teacher / temperature, dim=-1)
     kl = F.kl_div(log_p_student, log_p_teacher, reduction='none', log_target=True)
@@ -58,7 +58,7 @@ def sigmoid_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
     Raises:
         ValueError: the shapes differ.
     """
-    student, teacher = _prepare(student, teacher)
+    student, teacher = prepare_logits(student, teacher)
     student, teacher = student / temperature, teacher / temperature
     p_teacher = teacher.sigmoid()
     # log(p_t / p_s) = logsigmoid(t) - logsigmoid(s), and the same of the complements
@@ -67,7 +67,12 @@ def sigmoid_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
     return (p_teacher * log_ratio + (1 - p_teacher) * log_ratio_not) * temperature**2
 
 
-def _prepare(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+def prepare_logits(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of one shape in float32 (or float64), the teacher's detached.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
     if student.shape != teacher.shape:
         raise SetupError(
             f'Student and teacher logits must have one shape; got {tuple(student.shape)} from the '

@@ -75,6 +75,11 @@ class HostInfo:
     roi_scores: str = ''
     roi_boxes: str = ''
 
+    @property
+    def num_levels(self) -> int:
+        """Feature levels."""
+        return len(self.strides)
+
 
 @contextmanager
 def noting(owner: Any, method: str, note: Callable[..., None]) -> Iterator[None]:
