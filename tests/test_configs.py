@@ -49,9 +49,8 @@ def test_config_builds_and_steps(name):
     model = MODELS.build(config.model) if distills else build_model(config.model)
     if distills:
         model.load_teacher()
-        num_classes = model.student.bbox_head.num_classes
-    else:
-        num_classes = model.bbox_head.num_classes
+    host = model.student if distills else model
+    num_classes = getattr(host, 'roi_head', host).bbox_head.num_classes
     data = demo_mm_inputs(1, [[3, 128, 128]], num_items=[2], num_classes=num_classes)
     out = model.train()(**model.data_preprocessor(data, True), mode='loss')
     loss, logs = model.parse_losses(out)

@@ -1,0 +1,13 @@
+# The student alone, from scratch: a small Faster R-CNN
+# python tools/train.py configs/aquarium_faster_rcnn_student.py
+_base_ = ['./_base_/aquarium.py', './_base_/faster_rcnn_small.py', './_base_/short_schedule.py']
+max_iters = 2000
+model = dict(
+    rpn_head=dict(anchor_generator=dict(scales=[4])),
+    roi_head=dict(bbox_roi_extractor=dict(finest_scale=56), bbox_head=dict(num_classes=7)),
+)
+train_cfg = dict(max_iters=max_iters, val_interval=500)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min=1e-5),
+]
