@@ -58,7 +58,7 @@ def deltas_of_class(deltas: Tensor, labels: Tensor) -> Tensor:
     Returns:
         (B, 4).
     """
-    per_class = deltas.reshape(len(deltas), -1, 4)
+    per_class = deltas.reshape(len(deltas), deltas.shape[1] // 4, 4)
     if per_class.shape[1] == 1:
         return per_class[:, 0]
     return per_class[torch.arange(len(deltas), device=deltas.device), labels]

@@ -236,7 +236,10 @@ def test_half_precision_features_of_the_teacher_are_compared_in_float32():
     ('choice', 'message'),
     [
         (dict(region='moon'), "region is 'moon'; choose one of 'all', 'box'"),
-        (dict(adapter='linear'), "adapter is 'linear'; choose one of 'auto', 'conv1x1', 'conv3x3', 'none'"),
+        (
+            dict(adapter='linear'),
+            "adapter is 'linear'; choose one of 'auto', 'conv1x1', 'conv3x3', 'none'",
+        ),
         (dict(variant='mine'), "variant is 'mine'; choose one of 'paper', 'reference'"),
     ],
 )
