@@ -1,6 +1,7 @@
 """Time one training step of a pair: plain, with our distillation, and with mmdet's own LD detector.
 
 python tools/benchmark.py
+python tools/benchmark.py --pair faster_rcnn   # Chen 2017, which mmdet has nothing to compare with
 
 All subjects take turns in one process, so that a busy machine slows all alike; the table shows
 medians. Peak memory comes from one fresh process per subject. Weights are random and images are
@@ -23,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from mmengine.utils.dl_utils import collect_env
@@ -33,10 +34,16 @@ from kd_dense import MODELS
 from kd_dense.hosts import build_model, read_model_config
 from kd_dense.views import Batch
 
-TEACHER = 'mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py'
-STUDENT = 'configs/_base_/gfl_r18_coco.py'
+PAIRS = {  # the configs of teacher and student
+    'gfl': ('mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py', 'configs/_base_/gfl_r18_coco.py'),
+    'faster_rcnn': (
+        'mmdet::faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py',
+        'configs/_base_/faster_rcnn_r18_coco.py',
+    ),
+}
 LD_DETECTOR = 'mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py'
 BOXES_PER_IMAGE = 7
+PROPOSALS_PER_IMAGE = 512
 
 
 def model_config(name: str) -> ConfigDict:
@@ -46,34 +53,34 @@ def model_config(name: str) -> ConfigDict:
     return config
 
 
-def our_config(dtype: str, losses: tuple[str, ...] = ('ld', 'vlr', 'cls')) -> dict:
-    """The distiller of configs/ld_r18.py: both regions and classification, or some of them."""
+def ld_losses() -> dict:
+    """The losses of configs/ld_r18.py: both regions and classification."""
     ld = dict(type='kd_dense.LocalizationDistillation')
-    config = dict(
-        type='kd_dense.Distiller',
-        student=model_config(STUDENT),
-        teacher=dict(config=model_config(TEACHER), dtype=dtype, untrained=True),
-        losses=dict(
-            ld=dict(ld, region='main'),
-            vlr=dict(ld, region='vlr'),
-            cls=dict(
-                type='kd_dense.SoftTargets',
-                region='main',
-                temperature=2,
-                activation='softmax',
-                over_classes='mean',
-                weight=10,
-            ),
-        ),
+    cls = dict(type='kd_dense.SoftTargets', region='main', temperature=2, activation='softmax')
+    return dict(
+        ld=dict(ld, region='main'),
+        vlr=dict(ld, region='vlr'),
+        cls=dict(cls, over_classes='mean', weight=10),
     )
-    config['losses'] = {name: config['losses'][name] for name in losses}
-    return config
+
+
+def our_config(dtype: str, pair: str = 'gfl', only: str | None = None) -> dict:
+    """The distiller of configs/ld_r18.py or chen2017_faster_rcnn_r18_coco.py, or one of its losses."""
+    teacher, student = PAIRS[pair]
+    chen2017 = Config.fromfile('configs/_base_/chen2017.py').chen2017.to_dict()
+    losses = ld_losses() if pair == 'gfl' else chen2017
+    return dict(
+        type='kd_dense.Distiller',
+        student=model_config(student),
+        teacher=dict(config=model_config(teacher), dtype=dtype, untrained=True),
+        losses={name: loss for name, loss in losses.items() if only in (None, name)},
+    )
 
 
 def mmdet_ld() -> nn.Module:
     """mmdet's own LD detector on the same pair (its teacher builds itself, from a config)."""
     config = model_config(LD_DETECTOR)
-    config.teacher_config = ConfigDict(model=model_config(TEACHER))
+    config.teacher_config = ConfigDict(model=model_config(PAIRS['gfl'][0]))
     config.teacher_config.model.pop('_scope_')
     config.teacher_ckpt = None
     return build_model(config)
@@ -111,10 +118,23 @@ def training_step(model: nn.Module, optimizer: torch.optim.Optimizer, data: dict
 
 
 def teacher_forward(model: nn.Module, data: dict) -> None:
-    """The teacher as mmdet runs it: trunk and head, no gradients."""
+    """The teacher as mmdet runs it, no gradients: trunk and heads, on as many proposals."""
     with torch.no_grad():
         batch = model.data_preprocessor(copy.deepcopy(data), True)
-        model.bbox_head(model.extract_feat(batch['inputs']))
+        features = model.extract_feat(batch['inputs'])
+        if hasattr(model, 'bbox_head'):
+            model.bbox_head(features)
+        else:
+            model.rpn_head(features)
+            model.roi_head._bbox_forward(features, noise_proposals(batch['inputs']))
+
+
+def noise_proposals(images: torch.Tensor) -> torch.Tensor:
+    """As many proposals as the student samples: (image, x1, y1, x2, y2) in pixels, (R, 5)."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.arange(len(images)).repeat_interleave(PROPOSALS_PER_IMAGE)[:, None]
+    low, extent = torch.rand(2, len(image), 2, generator=generator) * images.shape[-1] / 2
+    return torch.cat([image, low, low + extent.clamp(min=16)], dim=1).to(images)
 
 
 def losses_only(model: nn.Module, data: dict) -> Callable[[], None]:
@@ -142,20 +162,20 @@ def losses_only(model: nn.Module, data: dict) -> Callable[[], None]:
     return run
 
 
-def subject(name: str, data: dict, device: str) -> Callable[[], None]:
+def subject(name: str, data: dict, device: str, pair: str = 'gfl') -> Callable[[], None]:
     """One of the things to time, ready to be called."""
     torch.manual_seed(0)
+    teacher, student = PAIRS[pair]
     if name == 'teacher forward, plain':
-        model = build_model(model_config(TEACHER)).to(device).eval()
+        model = build_model(model_config(teacher)).to(device).eval()
         return partial(teacher_forward, model, data)
     if name == 'student step, plain':
-        model = build_model(model_config(STUDENT))
+        model = build_model(model_config(student))
     elif name == "mmdet's LD step":
         model = mmdet_ld()
     else:
         dtype = 'bfloat16' if 'bfloat16' in name else 'float32'
-        losses = ('ld',) if 'main' in name else ('ld', 'vlr', 'cls')
-        model = MODELS.build(our_config(dtype, losses))
+        model = MODELS.build(our_config(dtype, pair, 'ld' if 'main' in name else None))
     model.to(device)
     if hasattr(model, 'load_teacher'):
         model.load_teacher()
@@ -178,6 +198,7 @@ SUBJECTS = (
     'our step, all, bfloat16',
     'our losses alone',
 )
+TWO_STAGE_SUBJECTS = [n for n in SUBJECTS if n.endswith('plain') or 'step, all' in n]
 
 
 def timed(run: Callable[[], None], device: str) -> float:
@@ -191,9 +212,9 @@ def timed(run: Callable[[], None], device: str) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory(name: str, data: dict, device: str) -> float:
+def peak_memory(name: str, data: dict, device: str, pair: str = 'gfl') -> float:
     """Peak memory in MiB of three runs, in this fresh process."""
-    run = subject(name, data, device)
+    run = subject(name, data, device, pair)
     for _ in range(3):
         run()
     if device.startswith('cuda'):
@@ -207,6 +228,7 @@ def memory_in_fresh_process(name: str, args: argparse.Namespace) -> float:
     """Run this script for one subject's memory."""
     command = [sys.executable, __file__, '--memory-of', name]
     command += ['--images', str(args.images), '--size', str(args.size), '--device', args.device]
+    command += ['--pair', args.pair]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.strip().splitlines()[-1])
 
@@ -214,6 +236,7 @@ def memory_in_fresh_process(name: str, args: argparse.Namespace) -> float:
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--pair', choices=PAIRS, default='gfl', help='default: %(default)s')
     parser.add_argument('--images', type=int, default=4, help='per step, default: %(default)s')
     parser.add_argument('--size', type=int, default=320, help='in pixels, default: %(default)s')
     parser.add_argument('--rounds', type=int, default=9, help='default: %(default)s')
@@ -231,11 +254,12 @@ def main() -> None:
     MMLogger.get_current_instance().setLevel('ERROR')
     data = noise_batch(args.images, args.size)
     if args.memory_of:
-        print(peak_memory(args.memory_of, data, args.device))
+        print(peak_memory(args.memory_of, data, args.device, args.pair))
         return
     print(f'{args.images} x {args.size} x {args.size} on {args.device}, {args.rounds} rounds')
-    runs = {name: subject(name, data, args.device) for name in SUBJECTS}
-    times: dict[str, list[float]] = {name: [] for name in SUBJECTS}
+    subjects = SUBJECTS if args.pair == 'gfl' else TWO_STAGE_SUBJECTS
+    runs = {name: subject(name, data, args.device, args.pair) for name in subjects}
+    times: dict[str, list[float]] = {name: [] for name in subjects}
     for round_ in range(args.rounds + 2):  # two to warm up
         for name, run in runs.items():
             seconds = timed(run, args.device)
@@ -245,7 +269,7 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in times.items()}
     memory = {}
     if not args.no_memory:
-        memory = {n: memory_in_fresh_process(n, args) for n in SUBJECTS if 'alone' not in n}
+        memory = {n: memory_in_fresh_process(n, args) for n in subjects if 'alone' not in n}
     report(medians, memory)
     if args.out:
         environment = {k: str(v) for k, v in collect_env().items()}
@@ -259,13 +283,22 @@ def main() -> None:
 
 def report(medians: dict[str, float], memory: dict[str, float]) -> None:
     """Print the table and the ratios that matter."""
-    reference, plain = medians["mmdet's LD step"], medians['student step, plain']
-    print(f'{"":28}{"median s":>10}{"x plain":>9}{"x mmdet LD":>12}{"peak MiB":>10}')
+    plain = medians['student step, plain']
+    references = {
+        'x plain': plain,
+        'x student + teacher': plain + medians['teacher forward, plain'],
+    }
+    if "mmdet's LD step" in medians:
+        references['x mmdet LD'] = medians["mmdet's LD step"]
+    titles = ''.join(f'{title:>{len(title) + 2}}' for title in references)
+    print(f'{"":28}{"median s":>10}{titles}{"peak MiB":>10}')
     for name, seconds in medians.items():
+        ratios = ''.join(f'{seconds / of:{len(title) + 2}.2f}' for title, of in references.items())
         peak = f'{memory[name]:10.0f}' if name in memory else ''
-        print(f'{name:28}{seconds:10.3f}{seconds / plain:9.2f}{seconds / reference:12.2f}{peak}')
-    share = medians['our losses alone'] / medians['our step, all, float32']
-    print(f'our losses are {share:.1%} of our step')
+        print(f'{name:28}{seconds:10.3f}{ratios}{peak}')
+    if 'our losses alone' in medians:
+        share = medians['our losses alone'] / medians['our step, all, float32']
+        print(f'our losses are {share:.1%} of our step')
 
 
 if __name__ == '__main__':
