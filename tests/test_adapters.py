@@ -10,7 +10,8 @@ from kd_dense.adapters import build_adapters, feature_channels
 from kd_dense.errors import SetupError
 from kd_dense.views import OneStageView
 from tests.models import gfl
-from tests.pairs import batch_for, build, faster_rcnn
+from tests.pairs import batch_for, build
+from tests.two_stage import cascade_rcnn
 
 
 def without_neck() -> dict:
@@ -46,8 +47,8 @@ def test_looking_leaves_the_model_as_it_was():
 
 
 def test_the_mode_is_restored_after_an_error():
-    model = build(faster_rcnn()).train()
-    with pytest.raises(SetupError, match='no view of a FasterRCNN'):
+    model = build(cascade_rcnn()).train()
+    with pytest.raises(SetupError, match='no view of a CascadeRCNN'):
         feature_channels(model)
     assert model.training and model.backbone.training
 

@@ -171,7 +171,7 @@ def _roi_boxes(student: DenseView, teacher: DenseView) -> tuple[Tensor, Tensor, 
 
 def _dense_boxes(student: DenseView, teacher: DenseView) -> tuple[Tensor, Tensor, Tensor]:
     """Student, teacher and target of the positive anchors, in the student's encoding."""
-    chosen = student.positives
+    chosen = student.positives & student.valid
     s, t = (view.flat_box_logits[chosen] for view in (student, teacher))
     ours, theirs = (
         Encoding(view.anchors.expand(len(chosen), -1, -1)[chosen], view.head.bbox_coder)
