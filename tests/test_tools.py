@@ -172,3 +172,13 @@ def test_benchmark_measures_every_subject(tmp_path):
     assert len(numbers['medians']) == 8
     assert all(value > 0 for value in numbers['medians'].values())
     assert 'of our step' in done.stdout
+
+
+@pytest.mark.slow
+def test_benchmark_measures_the_two_stage_pair(tmp_path):
+    out = tmp_path / 'numbers.json'
+    options = ('--images', 1, '--size', 64, '--rounds', 1, '--no-memory', '--out', out)
+    done = python('benchmark.py', '--pair', 'faster_rcnn', *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(json.loads(out.read_text())['medians']) == 4
+    assert 'x student + teacher' in done.stdout

@@ -65,10 +65,12 @@ def ld_losses() -> dict:
 
 
 def our_config(dtype: str, pair: str = 'gfl', only: str | None = None) -> dict:
-    """The distiller of configs/ld_r18.py or chen2017_faster_rcnn_r18_coco.py, or one of its losses."""
+    """The distiller of the pair's shipped config, or one of its losses."""
     teacher, student = PAIRS[pair]
-    chen2017 = Config.fromfile('configs/_base_/chen2017.py').chen2017.to_dict()
-    losses = ld_losses() if pair == 'gfl' else chen2017
+    if pair == 'gfl':
+        losses = ld_losses()
+    else:
+        losses = Config.fromfile('configs/_base_/chen2017.py').chen2017.to_dict()
     return dict(
         type='kd_dense.Distiller',
         student=model_config(student),
