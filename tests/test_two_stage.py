@@ -410,3 +410,21 @@ def test_a_plain_student_checkpoint_serves_and_predicting_builds_no_teacher():
 def test_views_are_found_by_family():
     assert view_class(build()) is TwoStageView is view_class(build(mask_rcnn()))
     assert global_divisor(torch.tensor(0)) == 1
+
+
+@pytest.mark.parametrize('where', ['bbox_head', 'roi_head', 'rpn_head', 'model'])
+def test_hosts_that_assign_or_train_otherwise_are_refused(where):
+    model = build()
+    owner = {
+        'bbox_head': model.roi_head.bbox_head,
+        'roi_head': model.roi_head,
+        'rpn_head': model.rpn_head,
+        'model': model,
+    }[where]
+    kind, method = type(owner), 'get_targets' if where == 'bbox_head' else 'loss'
+    other = type('Other', (kind,), {method: lambda self, *args: getattr(kind, method)(*args)})
+    if where in ('roi_head', 'rpn_head'):
+        other = type('Other', (nn.Module,), {})
+    owner.__class__ = other
+    with pytest.raises(SetupError, match=r'no view of a .*Faster R-CNN, Mask R-CNN'):
+        view_class(model)
