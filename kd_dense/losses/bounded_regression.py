@@ -138,10 +138,9 @@ class BoundedRegression(DistillationLoss):
         found = part_demands(self.part, student)
         head = None if found else head_of_part(self.part, student)
         coder = getattr(head, 'bbox_coder', None)
-        # GFL's heads have a coder that they do not use
-        if head is not None and (
-            not isinstance(coder, DeltaXYWHBBoxCoder) or isinstance(head, GFLHead)
-        ):
+        # some heads have a coder that they do not use: GFL's, and Grid R-CNN's second stage
+        unused = isinstance(head, GFLHead) or not getattr(head, 'with_reg', True)
+        if head is not None and (unused or not isinstance(coder, DeltaXYWHBBoxCoder)):
             found.append(
                 'teacher-bounded regression needs boxes encoded as deltas from anchors or '
                 f'proposals (DeltaXYWHBBoxCoder), found {type(head).__name__}'

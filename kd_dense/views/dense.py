@@ -269,8 +269,8 @@ def anchors_of(head: nn.Module) -> str:
     generator = getattr(head, 'prior_generator', None)
     if not hasattr(generator, 'ratios'):
         return ''
-    scales, ratios = (
-        ', '.join(f'{value:.4g}' for value in torch.as_tensor(values).flatten().tolist())
+    scales, ratios = (  # of all levels together; SSD has some for each
+        ', '.join(f'{value:.4g}' for each in values for value in torch.as_tensor(each).reshape(-1))
         for values in (generator.scales, generator.ratios)
     )
     return f'scales {scales} and ratios {ratios} of {tuple(generator.base_sizes)} pixels'

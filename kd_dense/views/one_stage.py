@@ -46,7 +46,7 @@ class OneStageView(DenseView):
             if isinstance(head, GFLHead)
             else f'4 values by {type(getattr(head, "bbox_coder", head)).__name__}',
             head=type(head).__name__,
-            anchors=anchors_of(head) if getattr(head, 'num_base_priors', 1) > 1 else '',
+            anchors='' if getattr(head, 'num_base_priors', 1) == 1 else anchors_of(head),
         )
 
     @cached_property

@@ -81,7 +81,9 @@ class TwoStageView(DenseView):
             head=type(box_head).__name__,
             anchors=anchors_of(rpn),
             roi_scores=scores,
-            roi_boxes=f'4 values by {type(box_head.bbox_coder).__name__}',
+            roi_boxes=f'4 values by {type(box_head.bbox_coder).__name__}'
+            if box_head.with_reg
+            else 'none',
         )
 
     def read_ahead(self, names: Iterable[str]) -> None:

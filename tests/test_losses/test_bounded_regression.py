@@ -243,3 +243,7 @@ def test_unknown_parts_and_heads_without_deltas_are_refused():
         assert BoundedRegression('dense').demands(pairs.build(config)) == []
     for part in ('rpn', 'roi'):
         assert BoundedRegression(part).demands(two_stage.build()) == []
+    without = two_stage.build()
+    without.roi_head.bbox_head.with_reg = False  # as in Grid R-CNN
+    (found,) = BoundedRegression('roi').demands(without)
+    assert found.endswith('found Shared2FCBBoxHead')
