@@ -304,6 +304,13 @@ def test_teacher_runs_once_and_only_as_deep_as_it_is_read(names, parts):
     assert calls == parts
 
 
+def test_hints_of_any_size_cross_families_in_a_training_step():
+    hint = dict(type='kd_dense.FeatureImitation', align='interpolate')
+    teacher = dict(config=pairs.retina(), untrained=True)
+    logs = step(make(teacher=teacher, losses=dict(hint=hint)), raw_batch())
+    assert logs['loss_kd_hint'] > 0
+
+
 def test_gradients_reach_adapters_and_student_and_never_the_teacher():
     model = make(losses={n: dict(c, mu=None) if 'cls' in n else c for n, c in losses().items()})
     torch.manual_seed(0)

@@ -114,6 +114,11 @@ class DenseView:
         with self._context():
             return tuple(self.model.extract_feat(self.batch.images))
 
+    @property
+    def features_of_any_size(self) -> tuple[Tensor, ...]:
+        """:attr:`features`, for losses that do not mind other strides than the other model's."""
+        return self.features
+
     @cached_property
     def cls_logits(self) -> list[Tensor]:
         """L maps (N, A * K, H, W); A * (K + 1) with the background last for softmax heads."""
