@@ -202,7 +202,7 @@ def test_losses_receive_both_views_and_the_weight_multiplies_once():
     model = build(losses=dict(spy=dict(type='kd_dense.CapturingLoss', weight=3.0)))
     data = model.data_preprocessor(raw_batch(), True)
     out = model(**data, mode='loss')
-    assert float(out['loss_kd_spy']) == 6.0
+    assert out['loss_kd_spy'].item() == 6.0
     student, teacher = model.losses['spy'].seen
     assert [tuple(f.shape[-2:]) for f in student.features] == [(16, 20), (8, 10), (4, 5)]
     assert student.features[0].requires_grad and not teacher.features[0].requires_grad

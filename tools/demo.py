@@ -114,6 +114,9 @@ def run(stage: Stage) -> None:
         command += ['--cfg-options', *stage.options]
     log = stage.folder / 'train.log'
     environment = os.environ | dict(DIGITS_ROOT=str(DIGITS), PYTHONWARNINGS='ignore')
+    # these models are so small that a second thread gains nothing, and waiting for one that
+    # another program holds up costs ten times the time
+    environment.setdefault('OMP_NUM_THREADS', '1')
     with log.open('a') as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment
