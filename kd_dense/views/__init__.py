@@ -6,7 +6,8 @@ from torch import nn
 
 from ..errors import SetupError
 from .base import Batch, HostInfo
-from .dense import Assignment, DenseView
+from .dense import DenseView
+from .heads import Assignment
 from .one_stage import OneStageView
 from .two_stage import RoITargets, TwoStageView
 

@@ -13,7 +13,8 @@ from mmdet.models.detectors import SingleStageDetector
 from torch import Tensor, nn
 
 from .base import HostInfo
-from .dense import DenseView, anchors_of, strides_of
+from .dense import DenseView
+from .heads import anchors_of, strides_of
 
 
 class OneStageView(DenseView):

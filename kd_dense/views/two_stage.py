@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ..errors import SetupError
 from .base import HostInfo
-from .dense import DenseView, anchors_of, strides_of
+from .dense import DenseView
+from .heads import anchors_of, strides_of
 
 OF_PROPOSALS = ('proposals', 'roi_cls_logits', 'roi_deltas')  # the student's
 
