@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import socket
 from typing import Any
 
 import torch
@@ -116,3 +117,10 @@ def raw_batch(num_boxes: tuple[int, ...] = (3, 2), seed: int = 0) -> dict:
 def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
     """Copies of all gradients by name."""
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def free_port() -> str:
+    """A port that nobody listens on, for ranks to meet."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])

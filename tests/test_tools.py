@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 
 from kd_dense.hosts import build_model
-from tests.models import distiller, gfl
+from tests.models import distiller, free_port, gfl
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,7 +80,7 @@ def test_testing_takes_either_checkpoint_and_needs_no_teacher(pair):
 def test_testing_on_two_ranks_of_the_cpu(pair):
     done = call(
         'tools/dist_test.sh', pair / 'config.py', pair / 'distilled.pth', 2,
-        '--work-dir', pair / 'two', PORT='29618',
+        '--work-dir', pair / 'two', PORT=free_port(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
 

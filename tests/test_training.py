@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from kd_dense.hosts import build_model
-from tests.models import distiller, gfl, losses
+from tests.models import distiller, free_port, gfl, losses
 
 ROOT = Path(__file__).parents[1]
 
@@ -158,7 +158,7 @@ def test_two_ranks_train_through_the_script(digits_root, tmp_path):
         type='kd_dense.FeatureImitation', adapter='conv1x1', weight=0
     )
     config.dump(tmp_path / 'two.py')
-    environment = os.environ | dict(PORT='29617', PYTHON=sys.executable, OMP_NUM_THREADS='1')
+    environment = os.environ | dict(PORT=free_port(), PYTHON=sys.executable, OMP_NUM_THREADS='1')
     done = subprocess.run(
         ['tools/dist_train.sh', str(tmp_path / 'two.py'), '2'],
         cwd=ROOT,
