@@ -19,6 +19,7 @@ from torch import nn
 
 from .errors import SetupError
 
+DISTILLER_TYPES = ('kd_dense.Distiller', 'Distiller')
 ModelSource = str | Path | Mapping[str, Any]
 
 
@@ -57,7 +58,7 @@ def read_model_config(source: ModelSource, role: str) -> ConfigDict:
 
 def _student_of(model: ConfigDict, role: str) -> ConfigDict:
     """Of a distiller its student, who may have become a teacher; any other model as it is."""
-    if model['type'] not in ('kd_dense.Distiller', 'Distiller'):
+    if model['type'] not in DISTILLER_TYPES:
         return model
     student = read_model_config(model['student'], role)
     for key in ('data_preprocessor', '_scope_'):

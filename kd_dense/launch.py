@@ -13,9 +13,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from .errors import SetupError
-from .hosts import read_model_config
-
-DISTILLER_TYPES = ('kd_dense.Distiller', 'Distiller')
+from .hosts import DISTILLER_TYPES, read_model_config
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:

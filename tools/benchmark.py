@@ -34,11 +34,16 @@ from kd_dense import MODELS
 from kd_dense.hosts import build_model, read_model_config
 from kd_dense.views import Batch
 
-PAIRS = {  # the configs of teacher and student
-    'gfl': ('mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py', 'configs/_base_/gfl_r18_coco.py'),
+PAIRS = {  # the configs of teacher, student and distiller
+    'gfl': (
+        'mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py',
+        'configs/_base_/gfl_r18_coco.py',
+        'configs/ld_r18.py',
+    ),
     'faster_rcnn': (
         'mmdet::faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py',
         'configs/_base_/faster_rcnn_r18_coco.py',
+        'configs/chen2017_faster_rcnn_r18_coco.py',
     ),
 }
 LD_DETECTOR = 'mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py'
@@ -53,24 +58,11 @@ def model_config(name: str) -> ConfigDict:
     return config
 
 
-def ld_losses() -> dict:
-    """The losses of configs/ld_r18.py: both regions and classification."""
-    ld = dict(type='kd_dense.LocalizationDistillation')
-    cls = dict(type='kd_dense.SoftTargets', region='main', temperature=2, activation='softmax')
-    return dict(
-        ld=dict(ld, region='main'),
-        vlr=dict(ld, region='vlr'),
-        cls=dict(cls, over_classes='mean', weight=10),
-    )
-
-
 def our_config(dtype: str, pair: str = 'gfl', only: str | None = None) -> dict:
     """The distiller of the pair's shipped config, or one of its losses."""
-    teacher, student = PAIRS[pair]
-    if pair == 'gfl':
-        losses = ld_losses()
-    else:
-        losses = Config.fromfile('configs/_base_/chen2017.py').chen2017.to_dict()
+    teacher, student, distiller = PAIRS[pair]
+    losses = Config.fromfile(distiller).model.losses.to_dict()
+    losses = {name: loss for name, loss in losses.items() if loss.get('weight') != 0}
     return dict(
         type='kd_dense.Distiller',
         student=model_config(student),
@@ -167,7 +159,7 @@ def losses_only(model: nn.Module, data: dict) -> Callable[[], None]:
 def subject(name: str, data: dict, device: str, pair: str = 'gfl') -> Callable[[], None]:
     """One of the things to time, ready to be called."""
     torch.manual_seed(0)
-    teacher, student = PAIRS[pair]
+    teacher, student, _ = PAIRS[pair]
     if name == 'teacher forward, plain':
         model = build_model(model_config(teacher)).to(device).eval()
         return partial(teacher_forward, model, data)
