@@ -8,6 +8,8 @@ A module of its own, not imported by ``kd_dense.datasets``: detection does witho
    architecture for image segmentation. TPAMI 39(12), 2017. https://arxiv.org/abs/1511.00561
 """
 
+from typing import Any, ClassVar
+
 from ..errors import SetupError
 
 try:
@@ -33,7 +35,7 @@ class CamVidDataset(BaseSegDataset):
         **kwargs: as ``BaseSegDataset`` has them; ``data_prefix`` names the split's folders.
     """
 
-    METAINFO = dict(
+    METAINFO: ClassVar[dict[str, Any]] = dict(
         classes=(
             *('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign', 'fence', 'car'),
             *('pedestrian', 'bicyclist'),
