@@ -6,6 +6,8 @@ import pytest
 import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 
 from kd_dense import MODELS
 from kd_dense.hosts import build_model, read_model_config
@@ -13,6 +15,13 @@ from kd_dense.launch import is_distiller, plain_student
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
+# plain students that no config of their own names
+SEGMENTORS = [
+    '_base_/pspnet_r18_camvid.py',
+    '_base_/pspnet_r18_cityscapes.py',
+    '_base_/pspnet_r18_voc12.py',
+    '_base_/segformer_b0_ade20k.py',
+]
 
 
 @pytest.fixture(autouse=True)
@@ -25,15 +34,40 @@ def read(name: str) -> Config:
     """A config with nothing to download: no pretrained backbone, an untrained teacher."""
     config = Config.fromfile(ROOT / 'configs' / name)
     if is_distiller(config):
-        config.model.student.backbone.init_cfg = None
+        without_download(config.model.student)
         teacher = config.model.teacher
         teacher.config = read_model_config(teacher.config, 'teacher')
-        teacher.config.backbone.init_cfg = None
+        without_download(teacher.config)
         teacher.pop('checkpoint')
         teacher.untrained = True
     else:
-        config.model.backbone.init_cfg = None
+        without_download(config.model)
+        config.model.setdefault('_scope_', config.default_scope)
     return config
+
+
+def without_download(model):
+    """No pretrained backbone, and no crop larger than the pictures below."""
+    model.backbone.init_cfg = None
+    if 'pretrained' in model:
+        model.pretrained = None
+    if 'size' in model.data_preprocessor:
+        model.data_preprocessor.size = (128, 128)
+
+
+def inputs_for(host) -> dict:
+    """Two pictures with random labels: of pixels for a segmentor, else of boxes."""
+    if hasattr(host, 'decode_head'):
+        generator = torch.Generator().manual_seed(0)
+        pictures = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8, generator=generator)
+        labels = torch.randint(0, host.num_classes, (2, 1, 128, 128), generator=generator)
+        labels[:, :, :9] = 255
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
+        for sample in samples:
+            sample.set_metainfo(dict(img_shape=(128, 128), ori_shape=(128, 128)))
+        return dict(inputs=list(pictures), data_samples=samples)
+    num_classes = getattr(host, 'roi_head', host).bbox_head.num_classes
+    return demo_mm_inputs(1, [[3, 128, 128]], num_items=[2], num_classes=num_classes)
 
 
 def test_there_are_configs():
@@ -42,16 +76,16 @@ def test_there_are_configs():
     )
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', CONFIGS + SEGMENTORS)
 def test_config_builds_and_steps(name):
     config = read(name)
+    assert config.data_help
     distills = is_distiller(config)
     model = MODELS.build(config.model) if distills else build_model(config.model)
     if distills:
         model.load_teacher()
     host = model.student if distills else model
-    num_classes = getattr(host, 'roi_head', host).bbox_head.num_classes
-    data = demo_mm_inputs(1, [[3, 128, 128]], num_items=[2], num_classes=num_classes)
+    data = inputs_for(host)
     out = model.train()(**model.data_preprocessor(data, True), mode='loss')
     loss, logs = model.parse_losses(out)
     loss.backward()
@@ -97,3 +131,24 @@ def test_roots_come_from_the_environment(monkeypatch):
         config = Config.fromfile(ROOT / 'configs' / name)
         assert config.train_dataloader.dataset.data_root == '/somewhere/'
         assert config.val_evaluator.ann_file.startswith('/somewhere/annotations/')
+
+
+@pytest.mark.parametrize(
+    ('variable', 'name', 'root'),
+    [
+        ('DIGITS_ROOT', 'digits_pspnet_student.py', ''),
+        ('CAMVID_ROOT', 'camvid_pspnet_student.py', ''),
+        ('CAMVID_ROOT', '_base_/pspnet_r18_camvid.py', ''),
+        ('CITYSCAPES_ROOT', '_base_/pspnet_r18_cityscapes.py', ''),
+        ('VOC_ROOT', '_base_/pspnet_r18_voc12.py', 'VOC2012/'),
+        ('ADE_ROOT', '_base_/segformer_b0_ade20k.py', ''),
+    ],
+)
+def test_roots_of_label_pictures_come_from_the_environment(monkeypatch, variable, name, root):
+    monkeypatch.setenv(variable, '/somewhere')
+    config = Config.fromfile(ROOT / 'configs' / name)
+    train = config.train_dataloader.dataset
+    for dataset in (*train.get('datasets', [train]), config.val_dataloader.dataset):
+        assert dataset.data_root == f'/somewhere/{root}'
+    assert config.test_dataloader.dataset.data_root == f'/somewhere/{root}'
+    assert config.val_evaluator.type == 'IoUMetric'
