@@ -136,7 +136,7 @@ def test_roots_come_from_the_environment(monkeypatch):
 @pytest.mark.parametrize(
     ('variable', 'name', 'root'),
     [
-        ('DIGITS_ROOT', 'digits_pspnet_student.py', ''),
+        ('DIGITS_SEG_ROOT', 'digits_pspnet_student.py', ''),
         ('CAMVID_ROOT', 'camvid_pspnet_student.py', ''),
         ('CAMVID_ROOT', '_base_/pspnet_r18_camvid.py', ''),
         ('CITYSCAPES_ROOT', '_base_/pspnet_r18_cityscapes.py', ''),
