@@ -8,7 +8,7 @@ import torch
 from mmengine import dist
 from torch import Tensor, nn
 
-from ..views import DenseView
+from ..views import View
 
 
 class DistillationLoss(nn.Module):
@@ -65,7 +65,7 @@ class DistillationLoss(nn.Module):
             return inputs.new_zeros(())
         return torch.stack([p.sum() for p in parameters]).sum() * 0
 
-    def forward(self, student: DenseView, teacher: DenseView) -> Tensor:
+    def forward(self, student: View, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""
         raise NotImplementedError
 
