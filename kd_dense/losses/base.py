@@ -58,6 +58,10 @@ class DistillationLoss(nn.Module):
         """Sentences about what the loss asks of the student and does not find; none if it fits."""
         return []
 
+    def apart(self) -> list[str]:
+        """Names of parameters and buffers that are not trained with the student, but by a game."""
+        return []
+
     def nothing(self, inputs: Tensor) -> Tensor:
         """Zero with a path to the loss's own parameters, which DDP wants to see in each step."""
         parameters = list(self.parameters())

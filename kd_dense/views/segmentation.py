@@ -39,8 +39,8 @@ class SegmentationView(View):
         mmseg = sys.modules.get('mmseg.models')  # a model of mmseg has imported it
         if mmseg is None or not isinstance(model, mmseg.EncoderDecoder):
             return False
-        head = model.decode_head
-        return isinstance(head, mmseg.BaseDecodeHead) and callable(getattr(head, 'cls_seg', None))
+        # of BaseDecodeHead; neither a cascade of heads nor a mask transformer has them
+        return all(hasattr(model.decode_head, name) for name in ('cls_seg', 'loss_by_feat'))
 
     @staticmethod
     def describe(model: nn.Module) -> HostInfo:
@@ -107,22 +107,18 @@ class SegmentationView(View):
         return [*self.features, self.seg_logits, *self.aux_logits]
 
     def stage(self, name: int | str) -> Tensor:
-        """The map of one stage.
+        """The map of one stage, (N, C, h, w).
 
         Args:
-            name: index into :attr:`features`, or ``'head'``, what the classifier reads.
+            name: index into :attr:`features`; ``'head'``, what the classifier reads; or
+                ``'logits'``.
 
         Raises:
             SetupError: there is no such stage.
         """
-        if name == 'head':
-            return self.head_features
-        if not -len(self.features) <= name < len(self.features):
-            raise SetupError(
-                f'There is no stage {name}: this {type(self.model).__name__} has '
-                f"{len(self.features)} (0 to {len(self.features) - 1}), and 'head'."
-            )
-        return self.features[name]
+        if name == 'logits':
+            return self.seg_logits
+        return self.head_features if name == 'head' else super().stage(name)
 
     @cached_property
     def labels(self) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..errors import SetupError
 from .base import Batch, HostInfo, noting
 
 Note = tuple[Any, str, Callable[..., None]]
@@ -111,6 +112,30 @@ class View:
         parts = merged.split([h * w for h, w in self.level_sizes], dim=1)
         return [p.reshape(-1, *size) for p, size in zip(parts, self.level_sizes, strict=True)]
 
+    def stage(self, name: int | str) -> Tensor:
+        """The map of one stage, (N, C, h, w).
+
+        Args:
+            name: index into :attr:`features`; segmentors have more.
+
+        Raises:
+            SetupError: there is no such stage.
+        """
+        if isinstance(name, str) or not -len(self.features) <= name < len(self.features):
+            raise SetupError(
+                f'This {type(self.model).__name__} has no stage {name!r}; it has '
+                f'{len(self.features)}, 0 to {len(self.features) - 1}.'
+            )
+        return self.features[name]
+
+    def valid_at(self, size: tuple[int, int]) -> Tensor:
+        """Which positions of a map count; bool, (N, h, w).
+
+        Args:
+            size: (h, w) of the map of the whole padded image.
+        """
+        return self.batch.inside(size, stride=self.batch.images.shape[-1] / size[-1])
+
     def level_masks(self) -> list[Tensor]:
         """Which positions of each level's map count: L masks (N, H, W), without padding."""
         levels = zip(self.level_sizes, self.strides, strict=True)
@@ -158,8 +183,10 @@ class View:
         return [(self.model, 'loss', note_losses)]
 
 
-def probe(model: nn.Module, view: type[View], size: int = 128) -> View:
-    """A view of one small black picture, with its features read; the model is left as it was.
+def probe(
+    model: nn.Module, view: type[View], size: int = 128, reads: Iterable[str] = ('features',)
+) -> View:
+    """A view of one small black picture, with what is asked for read; the model is left as it was.
 
     No gradients, no batch statistics, the same modes afterwards.
 
@@ -167,6 +194,7 @@ def probe(model: nn.Module, view: type[View], size: int = 128) -> View:
         model: a host.
         view: its view.
         size: of the picture in pixels.
+        reads: the properties to read.
     """
     training = [m for m in model.modules() if m.training]
     model.eval()
@@ -174,7 +202,7 @@ def probe(model: nn.Module, view: type[View], size: int = 128) -> View:
     image = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
     seen = view(model, Batch(image, []), torch.no_grad)
     try:
-        seen.read_ahead(['features'])
+        seen.read_ahead(reads)
     finally:
         for module in training:
             module.training = True
