@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.structures import PixelData
-from torch import Tensor
+from torch import Tensor, nn
+
+from kd_dense.hosts import build_model, read_model_config
+from kd_dense.views import Batch, SegmentationView
 
 CLASSES = ('ground', 'disc', 'square')
 SIZE = 64
@@ -137,3 +140,31 @@ def raw_batch(
         sample.gt_sem_seg = PixelData(data=torch.from_numpy(label)[None])
         samples.append(sample)
     return dict(inputs=inputs, data_samples=samples)
+
+
+def build(config: dict, seed: int = 0) -> nn.Module:
+    """A segmentor with random weights, its classifiers' too."""
+    torch.manual_seed(seed)
+    model = build_model(read_model_config(config, 'student'))
+    for head in (model.decode_head, *([model.auxiliary_head] if model.with_auxiliary_head else [])):
+        nn.init.normal_(head.conv_seg.weight)
+    return model
+
+
+def pair(student: dict | None = None, teacher: dict | None = None) -> tuple[nn.Module, nn.Module]:
+    """A student in training and a teacher, of other weights."""
+    return build(student or segmentor(), 0).train(), build(teacher or segmentor(), 1).eval()
+
+
+def views(
+    student: nn.Module, teacher: nn.Module, raw: dict | None = None
+) -> tuple[SegmentationView, SegmentationView]:
+    """Both views of one batch; of the student, after its own loss has run."""
+    data = student.data_preprocessor(raw or raw_batch(), True)
+    batch = Batch(data['inputs'], data['data_samples'])
+    ours = SegmentationView(student, batch)
+    with ours.noting_loss():
+        student(data['inputs'], data['data_samples'], mode='loss')
+    if teacher is student:  # the very same tensors
+        return ours, ours
+    return ours, SegmentationView(teacher, batch, torch.no_grad)
