@@ -117,11 +117,11 @@ class AdversarialOptimWrapper(OptimWrapperDict):
 
     def _report(self, side: str, loss: Tensor) -> None:
         self.skipped[side] += 1
-        _log(f'kd_skipped/{side}', self.skipped[side])
-        count = self.skipped[side]
+        count, value = self.skipped[side], float(loss.detach())
+        _log(f'kd_skipped/{side}', count)
         if count & (count - 1) == 0:  # 1, 2, 4, 8 and so on
             print_log(
-                f'A step of the {side} was left out ({count} by now): its loss ({float(loss):.4g}) '
+                f'A step of the {side} was left out ({count} by now): its loss ({value:.4g}) '
                 'or a gradient is not finite. Its weights are as before. If this goes on, lower '
                 'its learning rate, clip its gradient (`clip_grad=dict(max_norm=...)`) or lower '
                 'the weight of the loss that grew.',

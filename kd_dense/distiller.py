@@ -149,9 +149,10 @@ class Distiller(BaseModel):
             count = self._left_out[name]
             MessageHub.get_current_instance().update_scalar(f'train/kd_left_out/{name}', count)
             if count & (count - 1) == 0:  # 1, 2, 4, 8 and so on
+                value = float(values[name].detach())
                 print_log(
-                    f'loss_kd_{name} is not finite ({float(values[name]):.4g}) and was left out of '
-                    f'this step ({count} by now). If this goes on, lower its weight or the '
+                    f'loss_kd_{name} is not finite ({value:.4g}) and was left out of this step '
+                    f'({count} by now). If this goes on, lower its weight or the '
                     'learning rate, and look at the values of the teacher and the student.',
                     'current',
                     logging.WARNING,
