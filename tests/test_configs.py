@@ -6,10 +6,14 @@ import pytest
 import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
+from torch import nn
 
 from kd_dense import MODELS
 from kd_dense.hosts import build_model, read_model_config
 from kd_dense.launch import is_distiller, plain_student
+from tests import segmentation
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
@@ -25,15 +29,27 @@ def read(name: str) -> Config:
     """A config with nothing to download: no pretrained backbone, an untrained teacher."""
     config = Config.fromfile(ROOT / 'configs' / name)
     if is_distiller(config):
-        config.model.student.backbone.init_cfg = None
         teacher = config.model.teacher
         teacher.config = read_model_config(teacher.config, 'teacher')
-        teacher.config.backbone.init_cfg = None
         teacher.pop('checkpoint')
         teacher.untrained = True
+        models = [config.model.student, teacher.config]
     else:
-        config.model.backbone.init_cfg = None
+        models = [config.model]
+    for model in models:
+        model.backbone.init_cfg = None
+        model.pop('pretrained', None)
+        if model.data_preprocessor.get('size'):  # what segmentors pad to
+            model.data_preprocessor.size = (64, 64)
     return config
+
+
+def batch_for(model: nn.Module) -> dict:
+    """A batch of what the model is made for."""
+    if hasattr(model, 'decode_head'):
+        return segmentation.raw_batch()
+    num_classes = getattr(model, 'roi_head', model).bbox_head.num_classes
+    return demo_mm_inputs(1, [[3, 128, 128]], num_items=[2], num_classes=num_classes)
 
 
 def test_there_are_configs():
@@ -46,12 +62,12 @@ def test_there_are_configs():
 def test_config_builds_and_steps(name):
     config = read(name)
     distills = is_distiller(config)
-    model = MODELS.build(config.model) if distills else build_model(config.model)
+    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
+        model = MODELS.build(config.model) if distills else build_model(config.model)
     if distills:
         model.load_teacher()
-    host = model.student if distills else model
-    num_classes = getattr(host, 'roi_head', host).bbox_head.num_classes
-    data = demo_mm_inputs(1, [[3, 128, 128]], num_items=[2], num_classes=num_classes)
+    build_optim_wrapper(model, config.optim_wrapper)
+    data = batch_for(model.student if distills else model)
     out = model.train()(**model.data_preprocessor(data, True), mode='loss')
     loss, logs = model.parse_losses(out)
     loss.backward()
