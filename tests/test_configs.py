@@ -88,7 +88,8 @@ def test_config_tells_what_to_run_and_expects_its_own_work_dir(name):
             teacher = Path(config.model.teacher.config)
             assert Path(checkpoint).parent == Path('work_dirs') / teacher.stem
             by_epoch = Config.fromfile(teacher).train_cfg.get('max_epochs')
-            last = f'epoch_{by_epoch}' if by_epoch else f'iter_{Config.fromfile(teacher).max_iters}'
+            steps = Config.fromfile(teacher).train_cfg.get('max_iters')
+            last = f'epoch_{by_epoch}' if by_epoch else f'iter_{steps}'
             assert Path(checkpoint).stem == last
 
 
