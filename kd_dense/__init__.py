@@ -2,16 +2,21 @@
 
 from mmengine.config import utils as _mmengine_config_utils
 
+from .adversarial import AdversarialOptimWrapperConstructor
 from .distiller import Distiller
 from .losses import (
     BoundedRegression,
+    ChannelWise,
     ClassWeightedSoftCrossEntropy,
     DistillationLoss,
     FeatureImitation,
+    Holistic,
     LocalizationDistillation,
+    PairWise,
+    PixelWise,
     SoftTargets,
 )
-from .registry import HOOKS, MODELS
+from .registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from .teacher import Teacher
 from .version import __version__
 
@@ -22,12 +27,18 @@ _mmengine_config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
 __all__ = [
     'HOOKS',
     'MODELS',
+    'OPTIM_WRAPPER_CONSTRUCTORS',
+    'AdversarialOptimWrapperConstructor',
     'BoundedRegression',
+    'ChannelWise',
     'ClassWeightedSoftCrossEntropy',
     'DistillationLoss',
     'Distiller',
     'FeatureImitation',
+    'Holistic',
     'LocalizationDistillation',
+    'PairWise',
+    'PixelWise',
     'SoftTargets',
     'Teacher',
     '__version__',

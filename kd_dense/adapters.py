@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import SetupError
 from .hosts import own_randomness
-from .views import Batch, view_class
+from .views import probe, view_class
 
 # what an adapter is configured by, and what that is where it is left out
 OPTIONS = dict(kernel=1, relu=False, norm=False)
@@ -62,20 +61,8 @@ def adapter_layer(
 
 
 def feature_channels(model: nn.Module) -> list[int]:
-    """Channels of each feature level, found by looking at one small black picture.
-
-    The model is left as it was: same mode, no gradients, no batch statistics.
-    """
-    training = [m for m in model.modules() if m.training]
-    model.eval()
-    parameter = next(model.parameters())
-    image = torch.zeros(1, 3, 128, 128, device=parameter.device, dtype=parameter.dtype)
-    try:
-        features = view_class(model)(model, Batch(image, []), torch.no_grad).features
-    finally:
-        for module in training:
-            module.training = True
-    return [f.shape[1] for f in features]
+    """Channels of each feature level, found by looking at one small black picture."""
+    return [f.shape[1] for f in probe(model, view_class(model)).features]
 
 
 def build_adapters(

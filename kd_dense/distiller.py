@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, print_log
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -28,7 +30,8 @@ class Distiller(BaseModel):
     The student's own loss runs unchanged; each distillation loss then reads the student's view and
     the teacher's, and is logged as ``loss_kd_NAME``. The teacher runs once per batch, as deep as
     the losses read it, and not at all while every weight is zero. Predicting is the student's
-    business alone: testing needs no teacher.
+    business alone: testing needs no teacher. A distillation loss that is not finite is left out of
+    its step, and reported.
 
     Args:
         student: config of the student: a dict, a path or an ``mmdet::`` name.
@@ -64,6 +67,11 @@ class Distiller(BaseModel):
             for name, loss in self.losses.items():
                 _check_loss(name, loss)
                 loss.connect(self.student, lambda: self.teacher.model)
+        # a discriminator has its own optimizer, which averages over the ranks itself
+        self._ddp_params_and_buffers_to_ignore = [
+            f'losses.{name}.{part}' for name, loss in self.losses.items() for part in loss.apart()
+        ]
+        self._left_out: Counter[str] = Counter()
         self.register_load_state_dict_pre_hook(_accept_plain_student)
 
     def init_weights(self) -> None:
@@ -124,10 +132,32 @@ class Distiller(BaseModel):
         with student.noting_loss():
             losses = self.student(inputs, data_samples, mode='loss')
         with torch.autocast(inputs.device.type, enabled=False):
-            for name, loss in self.losses.items():
-                value = loss(student, teacher) * loss.scale if loss.active else loss.nothing(inputs)
-                losses[f'loss_kd_{name}'] = value
-        return losses
+            values = {
+                name: loss(student, teacher) * loss.scale if loss.active else loss.nothing(inputs)
+                for name, loss in self.losses.items()
+            }
+        for name in self._not_finite(values):
+            values[name] = self.losses[name].nothing(inputs)
+        return losses | {f'loss_kd_{name}': value for name, value in values.items()}
+
+    def _not_finite(self, values: Mapping[str, Tensor]) -> list[str]:
+        """Distillation losses that would spoil the student, to be left out of this step."""
+        finite = torch.stack([v.detach() for v in values.values()]).isfinite().tolist()
+        found = [name for name, fine in zip(values, finite, strict=True) if not fine]
+        for name in found:
+            self._left_out[name] += 1
+            count = self._left_out[name]
+            MessageHub.get_current_instance().update_scalar(f'train/kd_left_out/{name}', count)
+            if count & (count - 1) == 0:  # 1, 2, 4, 8 and so on
+                value = float(values[name].detach())
+                print_log(
+                    f'loss_kd_{name} is not finite ({value:.4g}) and was left out of this step '
+                    f'({count} by now). If this goes on, lower its weight or the '
+                    'learning rate, and look at the values of the teacher and the student.',
+                    'current',
+                    logging.WARNING,
+                )
+        return found
 
     def _read_of_teacher(self) -> list[str]:
         """What the active losses read of the teacher, who makes no assignment of its own."""

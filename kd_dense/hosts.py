@@ -81,6 +81,8 @@ def _read_file(name: str, role: str) -> Config:
     try:
         _check_installed(name.split('::')[0])  # or mmengine would pip-install it
         return get_config(name)
+    except SetupError:
+        raise
     except (
         AssertionError,
         FileNotFoundError,
@@ -96,7 +98,24 @@ def _read_file(name: str, role: str) -> Config:
         ) from error
 
 
+def need_mmseg() -> None:
+    """Import mmseg, which a model or data set asks for.
+
+    Raises:
+        SetupError: it is not installed.
+    """
+    try:
+        import mmseg.models  # noqa: F401
+    except ImportError as error:
+        raise SetupError(
+            f'Segmentation needs MMSegmentation, which is not here ({error}): pip install '
+            "'kd_dense[seg]'."
+        ) from error
+
+
 def _check_installed(package: str) -> None:
+    if package == 'mmseg':
+        need_mmseg()
     if not package.isidentifier() or importlib.util.find_spec(package) is None:
         raise ImportError(f'there is no package {package!r} here')
 
@@ -105,6 +124,8 @@ def build_model(config: ConfigDict) -> nn.Module:
     """Build a model of mmdet or mmseg from its config, in its own scope."""
     config = copy.deepcopy(config)
     scope = config.pop('_scope_', None) or _current_scope()
+    if scope == 'mmseg':
+        need_mmseg()
     with DefaultScope.overwrite_default_scope(scope):
         return MMENGINE_MODELS.build(config)
 

@@ -74,8 +74,11 @@ def use_mixed_precision(config: Config) -> None:
             'Leave --amp out; a teacher in half precision is faster on CPUs too '
             "(--cfg-options model.teacher.dtype='bfloat16')."
         )
-    config.optim_wrapper.type = 'AmpOptimWrapper'
-    config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    wrapper = config.optim_wrapper
+    # of an adversarial training the student; its discriminator stays in single precision
+    wrapper = wrapper.student if 'discriminator' in wrapper else wrapper
+    wrapper.type = 'AmpOptimWrapper'
+    wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def check_data(config: Config, parts: tuple[str, ...]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from .errors import SetupError
-from .views import DenseView, OneStageView, view_class
+from .views import DenseView, OneStageView, View, view_class
 
 GAMMA_VLR = 0.25  # lower bound of the valuable localization region, of ATSS's threshold
 FINE_GRAINED_SHARE = 0.5  # of the best anchor's IoU
@@ -26,7 +26,7 @@ GENERAL_INSTANCES = 10  # most disagreed boxes per image
 GENERAL_NMS_IOU = 0.3
 
 
-def all_positions(student: DenseView, teacher: DenseView) -> Tensor:
+def all_positions(student: View, teacher: View) -> Tensor:
     """Everything but padding."""
     return student.valid
 
@@ -108,7 +108,7 @@ def general_instances(student: OneStageView, teacher: OneStageView) -> Tensor:
     return torch.stack(masks) & valid
 
 
-REGIONS: dict[str, Callable[[DenseView, DenseView], Tensor]] = {
+REGIONS: dict[str, Callable[[View, View], Tensor]] = {
     'all': all_positions,
     'box': inside_boxes,
     'fine_grained': fine_grained_region,
@@ -131,7 +131,10 @@ def check_region(name: str) -> None:
 
 def region_demands(name: str, student: nn.Module) -> list[str]:
     """What a region asks of the student's head and does not find, as sentences."""
-    head = view_class(student).head_of(student)
+    view = view_class(student)
+    if not issubclass(view, DenseView):
+        return [] if name == 'all' else [f'region {name!r} needs a detector, found {view.family}']
+    head = view.head_of(student)
     found = f'found {type(head).__name__}'
     assigner = getattr(head, 'assigner', None)
     known = (GFLHead.get_targets, ATSSHead.get_targets, AnchorHead.get_targets)

@@ -20,7 +20,7 @@ from .errors import SetupError
 from .hosts import ModelSource, build_model, own_randomness, read_model_config
 from .pooling import pool_in_float32
 from .preprocessing import Renormalize
-from .views import Batch, DenseView, HostInfo, view_class
+from .views import Batch, HostInfo, View, view_class
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -125,7 +125,7 @@ class Teacher:
         pool_in_float32(model)
         self._loaded = True
 
-    def view(self, batch: Batch, student: DenseView | None = None) -> DenseView:
+    def view(self, batch: Batch, student: View | None = None) -> View:
         """What losses may look at for one batch; the model runs as deep as is read, when read.
 
         Args:
@@ -155,7 +155,7 @@ class Teacher:
     @staticmethod
     def _fold(model: nn.Module) -> None:
         """Fold batch norms into the convolutions before them, where that changes nothing."""
-        for name in ('backbone', 'neck', 'bbox_head', 'rpn_head'):
+        for name in view_class(model).parts:
             part = getattr(model, name, None)
             if part is None:
                 continue
@@ -180,8 +180,7 @@ def _outputs(model: nn.Module) -> list[Tensor]:
     """Features and logits for a fixed small noise picture."""
     noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 4 - 2
     device = next(model.parameters()).device
-    view = view_class(model)(model, Batch(noise.to(device), []), torch.no_grad)
-    return [*view.features, *view.cls_logits, *view.box_logits]
+    return view_class(model)(model, Batch(noise.to(device), []), torch.no_grad).outputs()
 
 
 def teacher_from(config: Mapping[str, Any] | Teacher) -> Teacher:

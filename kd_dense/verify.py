@@ -8,7 +8,7 @@ from torch import nn
 
 from .errors import SetupError
 from .losses.base import DistillationLoss
-from .views import HostInfo, view_class
+from .views import HostInfo, View, view_class
 
 # what of two hosts has to agree for a loss that reads this of them
 AGREEMENT = {
@@ -20,6 +20,10 @@ AGREEMENT = {
     # of proposals: the teacher pools them from its own features, whatever their strides
     'roi_cls_logits': ('family', 'num_classes', 'roi_scores'),
     'roi_deltas': ('family', 'num_classes', 'roi_boxes'),
+    # of segmentors: maps of other sizes are brought to the student's
+    'seg_logits': ('family', 'num_classes', 'activation'),
+    'aux_logits': ('family', 'num_classes', 'activation'),
+    'head_features': ('family',),
 }
 WORDS = {
     'family': 'host family',
@@ -68,7 +72,8 @@ def check_pair(
         if minding and not already and getattr(ours, what) != getattr(theirs, what):
             findings.append(_difference(what, ours, theirs, minding))
     for name, loss in losses.items():
-        findings += [f'losses.{name}: {finding}' for finding in loss.demands(student)]
+        demands = loss.demands(student) or _unknown(loss, view_class(student))
+        findings += [f'losses.{name}: {finding}' for finding in demands]
     if findings:
         raise SetupError(
             f'Teacher ({theirs.head}) and student ({ours.head}) do not fit:\n  - '
@@ -76,6 +81,14 @@ def check_pair(
             + '\nChoose a teacher that agrees with the student there, or leave out the losses '
             'named (losses on features alone ask the least of a pair).'
         )
+
+
+def _unknown(loss: DistillationLoss, view: type[View]) -> list[str]:
+    """What a loss reads that this kind of host does not have, in a sentence."""
+    unknown = [read for read in loss.reads if not hasattr(view, read)]
+    if not unknown:
+        return []
+    return [f'{type(loss).__name__} reads {", ".join(unknown)}, which no {view.family} model has']
 
 
 def _difference(what: str, ours: HostInfo, theirs: HostInfo, losses: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..registry import HOOKS
 
@@ -17,9 +17,11 @@ from ..registry import HOOKS
 class RandomStateHook(Hook):
     """Save the random state of each checkpoint and take it up again on resume.
 
-    mmengine's iteration loop replays the data up to the checkpoint, so data workers draw what they
-    would have drawn; what the model draws (dropout, drop path) is restored here. Checkpoints are
-    written by rank 0, so other ranks of a resumed training draw other numbers than before.
+    What the model draws (dropout, drop path) and what augmentations draw in the main process goes
+    on as in the uninterrupted training. Augmentations in data workers do not: mmengine starts the
+    workers with the numbers they began with; for a resume to the bit with random augmentations set
+    ``num_workers=0``. Checkpoints are written by rank 0, so other ranks of a resumed training
+    draw other numbers than before.
     """
 
     priority = 'VERY_LOW'
@@ -39,19 +41,30 @@ class RandomStateHook(Hook):
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Keep the state until the data was replayed."""
+        """Keep the state until training begins."""
         if runner._resume and runner.rank == 0:
             self._state = checkpoint.get('random_state')
 
-    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Take the state up before the first step after a resume."""
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Take the state up before the first data is read after a resume."""
         if self._state is None:
             return
-        state, self._state = self._state, None
-        version, internal, gauss = state['python']
+        version, internal, gauss = self._state['python']
         random.setstate((version, tuple(internal), gauss))
-        name, keys, *rest = state['numpy']
+        name, keys, *rest = self._state['numpy']
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-        torch.set_rng_state(state['torch'])
-        if state['cuda'] and len(state['cuda']) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state['cuda'])
+        self._restore_torch()
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self._state = None
+
+    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Once more torch's: an iteration loop makes a data iterator on resume, which draws one."""
+        if self._state is not None:
+            self._restore_torch()
+            self._state = None
+
+    def _restore_torch(self) -> None:
+        torch.set_rng_state(self._state['torch'])
+        cuda = self._state['cuda']
+        if cuda and len(cuda) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(cuda)

@@ -2,8 +2,12 @@
 
 from .base import DistillationLoss, global_divisor
 from .bounded_regression import BoundedRegression, bounded_squared_error
+from .channel_wise import ChannelWise, channel_kl
+from .holistic import Holistic
 from .imitation import FeatureImitation, masked_absolute_error, masked_squared_error
 from .localization import LocalizationDistillation, edge_kl
+from .pair_wise import PairWise, affinity, pool_nodes
+from .pixel_wise import PixelWise, pixel_cross_entropy, pixel_kl
 from .soft_cross_entropy import (
     ClassWeightedSoftCrossEntropy,
     weighted_soft_binary_cross_entropy,
@@ -13,16 +17,25 @@ from .soft_targets import SoftTargets, sigmoid_kl, softmax_kl
 
 __all__ = [
     'BoundedRegression',
+    'ChannelWise',
     'ClassWeightedSoftCrossEntropy',
     'DistillationLoss',
     'FeatureImitation',
+    'Holistic',
     'LocalizationDistillation',
+    'PairWise',
+    'PixelWise',
     'SoftTargets',
+    'affinity',
     'bounded_squared_error',
+    'channel_kl',
     'edge_kl',
     'global_divisor',
     'masked_absolute_error',
     'masked_squared_error',
+    'pixel_cross_entropy',
+    'pixel_kl',
+    'pool_nodes',
     'sigmoid_kl',
     'softmax_kl',
     'weighted_soft_binary_cross_entropy',

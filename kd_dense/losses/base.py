@@ -8,7 +8,7 @@ import torch
 from mmengine import dist
 from torch import Tensor, nn
 
-from ..views import DenseView
+from ..views import View
 
 
 class DistillationLoss(nn.Module):
@@ -58,6 +58,10 @@ class DistillationLoss(nn.Module):
         """Sentences about what the loss asks of the student and does not find; none if it fits."""
         return []
 
+    def apart(self) -> list[str]:
+        """Names of parameters and buffers that are not trained with the student, but by a game."""
+        return []
+
     def nothing(self, inputs: Tensor) -> Tensor:
         """Zero with a path to the loss's own parameters, which DDP wants to see in each step."""
         parameters = list(self.parameters())
@@ -65,7 +69,7 @@ class DistillationLoss(nn.Module):
             return inputs.new_zeros(())
         return torch.stack([p.sum() for p in parameters]).sum() * 0
 
-    def forward(self, student: DenseView, teacher: DenseView) -> Tensor:
+    def forward(self, student: View, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""
         raise NotImplementedError
 

@@ -12,7 +12,7 @@ from ..adapters import adapter_options, align, build_adapters
 from ..errors import SetupError
 from ..regions import REGIONS, check_region, region_demands, region_reads
 from ..registry import MODELS
-from ..views import DenseView
+from ..views import View
 from .base import DistillationLoss, global_divisor
 from .soft_targets import check_choice
 
@@ -130,7 +130,7 @@ class FeatureImitation(DistillationLoss):
         """What the region asks of the student."""
         return region_demands(self.region, student)
 
-    def forward(self, student: DenseView, teacher: DenseView) -> Tensor:
+    def forward(self, student: View, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""
         mask = student.positions(REGIONS[self.region](student, teacher))
         adapters = self.adapters or [nn.Identity()] * len(mask)
@@ -147,7 +147,7 @@ class FeatureImitation(DistillationLoss):
 
     @staticmethod
     def _aligned(
-        adapted: list[Tensor], mask: list[Tensor], teacher: DenseView
+        adapted: list[Tensor], mask: list[Tensor], teacher: View
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The student's levels at the size of the teacher's, without the teacher's padding."""
         sizes = teacher.level_sizes

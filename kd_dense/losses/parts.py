@@ -9,7 +9,7 @@ from mmdet.models.dense_heads import AnchorHead, ATSSHead, FCOSHead, GFLHead
 from torch import Tensor, nn
 
 from ..errors import SetupError
-from ..views import DenseView, TwoStageView, view_class
+from ..views import DenseView, OneStageView, TwoStageView, view_class
 
 
 class Part(NamedTuple):
@@ -63,8 +63,8 @@ def head_of_part(part: str, model: nn.Module) -> nn.Module:
 
 def part_demands(part: str, student: nn.Module) -> list[str]:
     """What a part asks of the student and does not find, as sentences."""
-    two_stage = issubclass(view_class(student), TwoStageView)
-    if PARTS[part].two_stage != two_stage:
+    wanted = TwoStageView if PARTS[part].two_stage else OneStageView
+    if not issubclass(view_class(student), wanted):
         kind, others = (
             ('two-stage', "'dense'") if PARTS[part].two_stage else ('one-stage', "'rpn' or 'roi'")
         )

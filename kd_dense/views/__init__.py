@@ -9,12 +9,14 @@ from .base import Batch, HostInfo
 from .dense import DenseView
 from .heads import Assignment
 from .one_stage import OneStageView
+from .segmentation import SegmentationView
 from .two_stage import RoITargets, TwoStageView
+from .view import View, probe
 
-VIEWS = (OneStageView, TwoStageView)
+VIEWS = (OneStageView, TwoStageView, SegmentationView)
 
 
-def view_class(model: nn.Module) -> type[DenseView]:
+def view_class(model: nn.Module) -> type[View]:
     """Find the view of a model's host family.
 
     Raises:
@@ -25,15 +27,16 @@ def view_class(model: nn.Module) -> type[DenseView]:
             return view
     heads = ', '.join(
         f'{name}: {type(getattr(model, name)).__name__}'
-        for name in ('bbox_head', 'rpn_head', 'roi_head')
+        for name in ('bbox_head', 'rpn_head', 'roi_head', 'decode_head')
         if hasattr(model, name)
     )
     raise SetupError(
         f'kd_dense has no view of a {type(model).__name__} ({heads or "no head"}). It can look '
         'into one-stage detectors of mmdet with an anchor head or an FCOS head (GFL, ATSS, '
-        'RetinaNet, FCOS and their kin), and into two-stage detectors with an RPNHead and one '
-        'StandardRoIHead (Faster R-CNN, Mask R-CNN), not a cascade of them; choose such a model '
-        'as teacher and student.'
+        'RetinaNet, FCOS and their kin), into two-stage detectors with an RPNHead and one '
+        'StandardRoIHead (Faster R-CNN, Mask R-CNN), not a cascade of them, and into segmentors of '
+        'mmseg with one decode head (PSPNet, DeepLabV3+, SegFormer and their kin); choose such a '
+        'model as teacher and student.'
     )
 
 
@@ -45,6 +48,9 @@ __all__ = [
     'HostInfo',
     'OneStageView',
     'RoITargets',
+    'SegmentationView',
     'TwoStageView',
+    'View',
+    'probe',
     'view_class',
 ]

@@ -20,6 +20,8 @@ from .heads import anchors_of, strides_of
 class OneStageView(DenseView):
     """What losses may look at in a one-stage detector for one batch."""
 
+    family = 'one-stage'
+
     @staticmethod
     def head_of(model: nn.Module) -> nn.Module:
         """The box head."""
@@ -38,7 +40,7 @@ class OneStageView(DenseView):
         head = model.bbox_head
         bins = getattr(head, 'reg_max', None)
         return HostInfo(
-            family='one-stage',
+            family=OneStageView.family,
             strides=strides_of(head),
             num_classes=head.num_classes,
             activation='sigmoid' if head.use_sigmoid_cls else 'softmax',

@@ -6,7 +6,7 @@ network, as in :mod:`kd_dense.views.dense`. Shapes: R proposals of all images, K
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from ..errors import SetupError
 from .base import HostInfo
 from .dense import DenseView
 from .heads import anchors_of, strides_of
+from .view import Note
 
 OF_PROPOSALS = ('proposals', 'roi_cls_logits', 'roi_deltas')  # the student's
 
@@ -45,6 +46,8 @@ class TwoStageView(DenseView):
     A teacher's view scores the student's sampled proposals on the teacher's own features, when
     ``roi_cls_logits`` or ``roi_deltas`` is first read; its own proposals are never made.
     """
+
+    family = 'two-stage'
 
     @staticmethod
     def head_of(model: nn.Module) -> nn.Module:
@@ -73,7 +76,7 @@ class TwoStageView(DenseView):
         if box_head.custom_cls_channels:
             scores = type(box_head.loss_cls).__name__
         return HostInfo(
-            family='two-stage',
+            family=TwoStageView.family,
             strides=strides_of(rpn),
             num_classes=box_head.num_classes,
             activation='sigmoid' if rpn.use_sigmoid_cls else 'softmax',
@@ -147,7 +150,7 @@ class TwoStageView(DenseView):
         labels = self.roi_targets.labels
         return (labels >= 0) & (labels < self.box_head.num_classes)
 
-    def _notes(self) -> list[tuple[nn.Module, str, Callable[..., None]]]:
+    def _notes(self) -> list[Note]:
         def note_pooled(inputs: tuple, results: dict[str, Any]) -> None:
             self.proposals = inputs[1].detach()
             self._roi_outputs = results['cls_score'], results['bbox_pred']

@@ -1,0 +1,13 @@
+# Channel-wise distillation of the logits; mmseg's R18 has 74.87 mIoU on Cityscapes without a teacher
+# python tools/train.py configs/cwd_pspnet_r18_cityscapes.py
+_base_ = ['./_base_/pspnet_r18_cityscapes.py', './_base_/distill_seg.py']
+model = dict(
+    _delete_=True,
+    type='kd_dense.Distiller',
+    student={{_base_.model}},
+    teacher=dict(
+        config='mmseg::pspnet/pspnet_r101-d8_4xb2-80k_cityscapes-512x1024.py',
+        checkpoint='https://mmassets.onedl.ai/mmsegmentation/v0.5/pspnet/pspnet_r101-d8_512x1024_80k_cityscapes/pspnet_r101-d8_512x1024_80k_cityscapes_20200606_112211-e1e1100f.pth',
+    ),
+    losses=dict(cwd=dict(type='kd_dense.ChannelWise', stages=('logits',), temperature=4, weight=3)),
+)

@@ -1,0 +1,13 @@
+# The student taught pixel by pixel
+# python tools/train.py configs/digits_pixel.py
+_base_ = ['./digits_pspnet_student.py', './_base_/structured.py']
+model = dict(
+    _delete_=True,
+    type='kd_dense.Distiller',
+    student={{_base_.model}},
+    teacher=dict(
+        config='configs/digits_pspnet_teacher.py',
+        checkpoint='work_dirs/digits_pspnet_teacher/iter_1500.pth',
+    ),
+    losses=dict(pixel={{_base_.structured.pixel}}),
+)

@@ -1,0 +1,123 @@
+"""Pixel-wise distillation of segmentors: the teacher's class distribution of each pixel."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..registry import MODELS
+from ..views import SegmentationView, view_class
+from .base import DistillationLoss, global_divisor
+from .soft_targets import check_choice, check_temperature, prepare_logits, softmax_kl
+from .stages import resized
+
+PARTS = {'decode': 'seg_logits', 'auxiliary': 'aux_logits'}
+
+
+def pixel_kl(student: Tensor, teacher: Tensor, valid: Tensor, temperature: float = 1.0) -> Tensor:
+    """Sum over the valid pixels of KL(P(t/T) || P(s/T)) * T^2, P = softmax over the classes.
+
+    Sources: [1] Liu et al., "Structured Knowledge Distillation for Semantic Segmentation", CVPR
+    2019, arXiv 1903.04197, equation 2.
+
+    Args:
+        student: logits, (N, K, h, w).
+        teacher: logits, same shape; detached.
+        valid: bool, (N, h, w).
+        temperature: T, above 0.
+
+    Returns:
+        a float32 scalar.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    student, teacher = prepare_logits(student, teacher)
+    s, t = student.movedim(1, -1)[valid], teacher.movedim(1, -1)[valid]
+    return softmax_kl(s, t, temperature).sum()
+
+
+def pixel_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
+    """-sum P(t) log P(s) over classes, pixels and images / (h * w), as [1]'s code has it.
+
+    Arguments as in :func:`pixel_kl`, whose source is [1].
+    """
+    student, teacher = prepare_logits(student, teacher)
+    cross_entropy = -(teacher.softmax(dim=1) * F.log_softmax(student, dim=1)).sum()
+    return cross_entropy / student.shape[-2:].numel()
+
+
+@MODELS.register_module()
+class PixelWise(DistillationLoss):
+    """Each pixel's class distribution is that of the teacher.
+
+    weight * sum of the KL over the valid pixels / their number, global over ranks: pixels of the
+    map of logits whose centre is neither ignored nor padding. A teacher's map of another size is
+    brought to the student's.
+
+    Sources: [1] Liu et al., arXiv 1903.04197, equation 2, lambda_1 = 10; T = 1 there.
+
+    Differs from [1]'s code, which computes the cross entropy (a constant more), over all pixels,
+    divided by the pixels of one image and not by the images; ``variant='reference'`` does so.
+
+    Args:
+        weight: see :class:`DistillationLoss`.
+        temperature: T.
+        part: ``'decode'``, or ``'auxiliary'`` for the auxiliary heads, whose losses are added.
+        variant: ``'paper'`` or ``'reference'``.
+
+    Raises:
+        ValueError: an unknown choice or a temperature that is not positive.
+    """
+
+    def __init__(
+        self,
+        weight: float = 10.0,
+        temperature: float = 1.0,
+        part: Literal['decode', 'auxiliary'] = 'decode',
+        variant: Literal['paper', 'reference'] = 'paper',
+    ) -> None:
+        super().__init__(weight)
+        check_choice('part', part, tuple(PARTS))
+        check_choice('variant', variant, ('paper', 'reference'))
+        check_temperature(temperature)
+        self.reads = (PARTS[part],)
+        self.temperature = temperature
+        self.part = part
+        self.variant = variant
+
+    def demands(self, student: nn.Module) -> list[str]:
+        """Auxiliary heads where they are to be taught; scores by softmax."""
+        if not issubclass(view_class(student), SegmentationView):
+            return []
+        if self.part == 'auxiliary' and not getattr(student, 'auxiliary_head', None):
+            return ["part 'auxiliary' needs an auxiliary head, and the student has none"]
+        return softmax_demands(student)
+
+    def forward(self, student: SegmentationView, teacher: SegmentationView) -> Tensor:
+        """The raw loss of one batch, a scalar."""
+        if self.part == 'decode':
+            return self._compare(student, student.seg_logits, teacher.seg_logits)
+        pairs = zip(student.aux_logits, teacher.aux_logits, strict=False)
+        return torch.stack([self._compare(student, *pair) for pair in pairs]).sum()
+
+    def _compare(self, view: SegmentationView, student: Tensor, teacher: Tensor) -> Tensor:
+        size = tuple(student.shape[-2:])
+        teacher = resized(teacher.detach().float(), size)
+        if self.variant == 'reference':
+            return pixel_cross_entropy(student, teacher)
+        valid = view.valid_at(size)
+        return pixel_kl(student, teacher, valid, self.temperature) / global_divisor(valid.sum())
+
+
+def softmax_demands(student: nn.Module) -> list[str]:
+    """What a loss on class distributions asks of a segmentor and does not find."""
+    if student.decode_head.out_channels > 1:
+        return []
+    return [
+        'it compares distributions over classes, and the decode head has one channel for two '
+        'classes; set `decode_head.out_channels=2`'
+    ]

@@ -1,0 +1,52 @@
+"""The maps that losses on whole maps can be applied to, under common names."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import SetupError
+from ..views import View, probe, view_class
+
+NAMED = {'logits': 'seg_logits', 'head': 'head_features'}  # and what a loss on them reads
+
+
+def check_stage(stage: int | str) -> None:
+    """Raise ValueError unless a stage can be called so."""
+    if stage not in NAMED and (not isinstance(stage, int) or isinstance(stage, bool)):
+        raise SetupError(
+            f'stage is {stage!r}; it must be the index of a feature map, or one of '
+            f"{', '.join(map(repr, NAMED))}: 'logits' of a segmentor's decode head, or 'head', "
+            'what its classifier reads.'
+        )
+
+
+def stage_reads(stage: int | str) -> str:
+    """What a loss on a stage reads of both views."""
+    return NAMED.get(stage, 'features_of_any_size')
+
+
+def stage_channels(model: nn.Module, stage: int | str) -> int:
+    """Channels of a stage's map, found by looking at one small black picture."""
+    return probe(model, view_class(model), reads=(stage_reads(stage),)).stage(stage).shape[1]
+
+
+def teacher_map(teacher: View, stage: int | str, size: tuple[int, int]) -> Tensor:
+    """The teacher's map of a stage at the student's size, in float32, detached.
+
+    Args:
+        teacher: the teacher's view.
+        stage: name of the stage.
+        size: (h, w) of the student's map; another one is interpolated linearly.
+
+    Returns:
+        (N, C, h, w).
+    """
+    return resized(teacher.stage(stage).detach().float(), size)
+
+
+def resized(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """A map (N, C, h, w) at another size, interpolated linearly; untouched if it has it."""
+    if tuple(features.shape[-2:]) == tuple(size):
+        return features
+    return F.interpolate(features, tuple(size), mode='bilinear', align_corners=False)

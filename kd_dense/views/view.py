@@ -1,0 +1,209 @@
+"""What the views of all host families share.
+
+Shapes: N images, L levels, H x W positions of a level, A predictions per position, P = sum over the
+levels of H * W * A predictions per image, in mmdet's order (level, row, column, anchor).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import SetupError
+from .base import Batch, HostInfo, noting
+
+Note = tuple[Any, str, Callable[..., None]]
+
+
+class View:
+    """What losses may look at in one model, for one batch.
+
+    Each property is computed when first read, by the model's own methods; for the student
+    everything is noted while its own loss runs (:meth:`noting_loss`) and nothing is computed twice.
+
+    Args:
+        model: the host, with ``extract_feat``.
+        batch: the batch, with images normalised for this model.
+        context: entered around each computation (the teacher's no-grad and dtype).
+        student: for a teacher's view the student's, whose proposals it may have to score.
+
+    Attributes:
+        parts: names of the model's parts that run one after the other.
+        family: what this kind of host is called.
+    """
+
+    parts: ClassVar[tuple[str, ...]] = ('backbone', 'neck')
+    family: ClassVar[str]
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        context: Callable[[], AbstractContextManager[object]] = nullcontext,
+        student: View | None = None,
+    ) -> None:
+        self.model = model
+        self.batch = batch
+        self._context = context
+        self._student = student
+
+    @staticmethod
+    def describes(model: nn.Module) -> bool:
+        """Whether this view fits the model."""
+        raise NotImplementedError
+
+    @staticmethod
+    def describe(model: nn.Module) -> HostInfo:
+        """What of the model has to agree between teacher and student."""
+        raise NotImplementedError
+
+    @property
+    def num_anchors(self) -> int:
+        """Predictions per position A."""
+        return 1
+
+    @property
+    def strides(self) -> tuple[float, ...]:
+        """Pixels per position of each level."""
+        raise NotImplementedError
+
+    @cached_property
+    def features(self) -> tuple[Tensor, ...]:
+        """What the head reads: L maps (N, C, H, W)."""
+        with self._context():
+            return tuple(self.model.extract_feat(self.batch.images))
+
+    @property
+    def features_of_any_size(self) -> tuple[Tensor, ...]:
+        """:attr:`features`, for losses that do not mind other strides than the other model's."""
+        return self.features
+
+    def outputs(self) -> list[Tensor]:
+        """Everything the model computes for its predictions: features and logits."""
+        raise NotImplementedError
+
+    @cached_property
+    def level_sizes(self) -> list[tuple[int, int]]:
+        """(H, W) of each level's map."""
+        return [(f.shape[-2], f.shape[-1]) for f in self.features]
+
+    @cached_property
+    def level_index(self) -> Tensor:
+        """Level of each prediction, (P,)."""
+        counts = [h * w * self.num_anchors for h, w in self.level_sizes]
+        device = self.batch.images.device
+        return torch.repeat_interleave(torch.tensor(counts, device=device))
+
+    def positions(self, mask: Tensor) -> list[Tensor]:
+        """Bring a mask over predictions to the positions of each level's map.
+
+        Args:
+            mask: bool, (N, P).
+
+        Returns:
+            L masks (N, H, W), true where any prediction of the position is chosen.
+        """
+        merged = mask.reshape(len(mask), -1, self.num_anchors).any(dim=-1)
+        parts = merged.split([h * w for h, w in self.level_sizes], dim=1)
+        return [p.reshape(-1, *size) for p, size in zip(parts, self.level_sizes, strict=True)]
+
+    def stage(self, name: int | str) -> Tensor:
+        """The map of one stage, (N, C, h, w).
+
+        Args:
+            name: index into :attr:`features`; segmentors have more.
+
+        Raises:
+            SetupError: there is no such stage.
+        """
+        if isinstance(name, str) or not -len(self.features) <= name < len(self.features):
+            raise SetupError(
+                f'This {type(self.model).__name__} has no stage {name!r}; it has '
+                f'{len(self.features)}, 0 to {len(self.features) - 1}.'
+            )
+        return self.features[name]
+
+    def valid_at(self, size: tuple[int, int]) -> Tensor:
+        """Which positions of a map count; bool, (N, h, w).
+
+        Args:
+            size: (h, w) of the map of the whole padded image.
+        """
+        return self.batch.inside(size, stride=self.batch.images.shape[-1] / size[-1])
+
+    def level_masks(self) -> list[Tensor]:
+        """Which positions of each level's map count: L masks (N, H, W), without padding."""
+        levels = zip(self.level_sizes, self.strides, strict=True)
+        return [self.batch.inside(size, stride) for size, stride in levels]
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """Which predictions lie inside their image, not in its padding; bool, (N, P)."""
+        masks = [mask.flatten(1) for mask in self.level_masks()]
+        return torch.cat([m.repeat_interleave(self.num_anchors, dim=1) for m in masks], dim=1)
+
+    @cached_property
+    def own_losses(self) -> dict[str, Tensor | list[Tensor]]:
+        """What the model's own loss returned."""
+        raise RuntimeError('The own loss of this model was not noted: a teacher computes none.')
+
+    def own_loss(self, name: str) -> Tensor:
+        """One of the model's own losses as it enters their sum, a scalar; 0 if there is none."""
+        value = self.own_losses.get(name, self.features[0].new_zeros(()))
+        return value.mean() if isinstance(value, Tensor) else sum(v.mean() for v in value)
+
+    def read_ahead(self, names: Iterable[str]) -> None:
+        """Compute of these properties what needs no student to have run.
+
+        Args:
+            names: of properties.
+        """
+        for name in names:
+            getattr(self, name)
+
+    @contextmanager
+    def noting_loss(self) -> Iterator[None]:
+        """Note outputs, assignment and losses while the model's own loss runs inside."""
+        with ExitStack() as stack:
+            for owner, method, note in self._notes():
+                stack.enter_context(noting(owner, method, note))
+            yield
+
+    def _notes(self) -> list[Note]:
+        """Which methods to note, as arguments of :func:`~kd_dense.views.base.noting`."""
+
+        def note_losses(inputs: tuple, losses: dict[str, Any]) -> None:
+            self.own_losses = dict(losses)
+
+        return [(self.model, 'loss', note_losses)]
+
+
+def probe(
+    model: nn.Module, view: type[View], size: int = 128, reads: Iterable[str] = ('features',)
+) -> View:
+    """A view of one small black picture, with what is asked for read; the model is left as it was.
+
+    No gradients, no batch statistics, the same modes afterwards.
+
+    Args:
+        model: a host.
+        view: its view.
+        size: of the picture in pixels.
+        reads: the properties to read.
+    """
+    training = [m for m in model.modules() if m.training]
+    model.eval()
+    parameter = next(model.parameters())
+    image = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
+    seen = view(model, Batch(image, []), torch.no_grad)
+    try:
+        seen.read_ahead(reads)
+    finally:
+        for module in training:
+            module.training = True
+    return seen
