@@ -5,3 +5,9 @@ _base_ = [
     './_base_/pspnet_small.py',
     './_base_/short_schedule_seg.py',
 ]
+max_iters = 1200
+train_cfg = dict(max_iters=max_iters, val_interval=300)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min=1e-5),
+]
