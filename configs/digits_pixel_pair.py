@@ -7,7 +7,7 @@ model = dict(
     student={{_base_.model}},
     teacher=dict(
         config='configs/digits_pspnet_teacher.py',
-        checkpoint='work_dirs/digits_pspnet_teacher/iter_2000.pth',
+        checkpoint='work_dirs/digits_pspnet_teacher/iter_1500.pth',
     ),
     losses=dict(pixel={{_base_.structured.pixel}}, pair={{_base_.structured.pair}}),
 )

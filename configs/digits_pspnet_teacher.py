@@ -1,7 +1,7 @@
 # The teacher: twice the student's width, trained for longer
 # python tools/train.py configs/digits_pspnet_teacher.py
 _base_ = ['./digits_pspnet_student.py']
-max_iters = 2000
+max_iters = 1500
 model = dict(
     backbone=dict(base_channels=32, stem_channels=32),
     decode_head=dict(in_channels=256, channels=64),

@@ -248,7 +248,7 @@ def test_a_model_without_a_discriminator_is_refused():
 
 def training(digits_root: Path, work_dir: Path, **changes) -> Config:
     """A short adversarial training on digits: 6 steps of 2 images, a checkpoint every second."""
-    os.environ['DIGITS_ROOT'] = str(digits_root)
+    os.environ['DIGITS_SEG_ROOT'] = str(digits_root)
     config = Config.fromfile(ROOT / 'configs' / 'digits_structured.py')
     config.merge_from_dict(
         {
@@ -267,6 +267,8 @@ def training(digits_root: Path, work_dir: Path, **changes) -> Config:
             'model.losses.holistic.width': SMALL,
         }
     )
+    pipeline = config.train_dataloader.dataset.pipeline
+    pipeline.insert(-1, dict(type='RandomCrop', crop_size=(96, 96)))
     student = segmentor(classes=11)
     student['decode_head']['dropout_ratio'] = 0.1
     config.model.student = student

@@ -22,6 +22,7 @@ model = dict(
         dilations=(1, 1, 2, 4),
         norm_cfg=norm_cfg,
         norm_eval=False,
+        zero_init_residual=False,
         style='pytorch',
         contract_dilation=True,
     ),

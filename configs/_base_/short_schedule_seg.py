@@ -1,11 +1,11 @@
 # For segmentation: AdamW with cosine decay over some hundred iterations, from scratch on two CPU cores.
-max_iters = 1000
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=250)
+max_iters = 800
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=200)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=0.002, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=0.008, weight_decay=0.01),
     clip_grad=dict(max_norm=10),
 )
 param_scheduler = [
