@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from .errors import SetupError
-from .hosts import DISTILLER_TYPES, read_model_config
+from .hosts import DISTILLER_TYPES, need_mmseg, read_model_config
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
@@ -37,10 +37,11 @@ def read_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: there is no such config.
+        SetupError: it is one of segmentation, and mmseg is not installed.
     """
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'There is no config {args.config} (looked from {Path.cwd()}).')
-    config = Config.fromfile(args.config)
+    config = _from_file(args.config)
     if args.cfg_options is not None:
         config.merge_from_dict(args.cfg_options)
     if args.work_dir is not None:
@@ -51,6 +52,23 @@ def read_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         _join_cpu_ranks(config)
+    return config
+
+
+def _from_file(name: str) -> Config:
+    """Read a config; of segmentation only where mmseg is there.
+
+    Raises:
+        SetupError: it needs mmseg.
+    """
+    try:
+        config = Config.fromfile(name)
+    except ImportError as error:
+        if 'mmseg' in str(error):  # a config of mmseg as its base
+            need_mmseg()
+        raise
+    if config.get('default_scope') == 'mmseg':
+        need_mmseg()
     return config
 
 

@@ -267,6 +267,8 @@ def training(digits_root: Path, work_dir: Path, **changes) -> Config:
             'model.losses.holistic.width': SMALL,
         }
     )
+    pipeline = config.train_dataloader.dataset.pipeline
+    pipeline.insert(-1, dict(type='RandomCrop', crop_size=(96, 96)))
     student = segmentor(classes=11)
     student['decode_head']['dropout_ratio'] = 0.1
     config.model.student = student

@@ -1,6 +1,8 @@
 """What the tools share."""
 
 import argparse
+import sys
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -63,3 +65,12 @@ def test_what_a_user_can_put_right_is_a_sentence(capsys, error):
 def test_other_errors_keep_their_traceback():
     with pytest.raises(ZeroDivisionError), command_line():
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize('name', ['digits_structured', 'cwd_pspnet_r18_cityscapes'])
+def test_segmentation_without_mmseg_is_one_sentence(name, monkeypatch):
+    for module in [m for m in sys.modules if m.split('.')[0] == 'mmseg'] + ['mmseg']:
+        monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    monkeypatch.chdir(Path(__file__).parents[1])
+    with pytest.raises(SetupError, match=r"pip install 'kd_dense\[seg\]'"):
+        read_config(arguments(f'configs/{name}.py'))
