@@ -114,3 +114,24 @@ def test_roots_come_from_the_environment(monkeypatch):
         config = Config.fromfile(ROOT / 'configs' / name)
         assert config.train_dataloader.dataset.data_root == '/somewhere/'
         assert config.val_evaluator.ann_file.startswith('/somewhere/annotations/')
+
+
+@pytest.mark.parametrize(
+    ('variable', 'name', 'root'),
+    [
+        ('DIGITS_SEG_ROOT', 'digits_pspnet_student.py', ''),
+        ('CAMVID_ROOT', 'camvid_pspnet_student.py', ''),
+        ('CAMVID_ROOT', '_base_/pspnet_r18_camvid.py', ''),
+        ('CITYSCAPES_ROOT', '_base_/pspnet_r18_cityscapes.py', ''),
+        ('VOC_ROOT', '_base_/pspnet_r18_voc12.py', 'VOC2012/'),
+        ('ADE_ROOT', '_base_/segformer_b0_ade20k.py', ''),
+    ],
+)
+def test_roots_of_label_pictures_come_from_the_environment(monkeypatch, variable, name, root):
+    monkeypatch.setenv(variable, '/somewhere')
+    config = Config.fromfile(ROOT / 'configs' / name)
+    train = config.train_dataloader.dataset
+    for dataset in (*train.get('datasets', [train]), config.val_dataloader.dataset):
+        assert dataset.data_root == f'/somewhere/{root}'
+    assert config.test_dataloader.dataset.data_root == f'/somewhere/{root}'
+    assert config.val_evaluator.type == 'IoUMetric'
