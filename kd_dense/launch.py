@@ -99,6 +99,30 @@ def use_mixed_precision(config: Config) -> None:
     wrapper.setdefault('loss_scale', 'dynamic')
 
 
+def scale_learning_rate(config: Config) -> None:
+    """Scale the learning rate with the batch size.
+
+    Raises:
+        SetupError: the config does not say which batch size its learning rate was made for.
+    """
+    if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+        raise SetupError(
+            '--auto-scale-lr needs to know which batch size, of all GPUs together, the learning '
+            'rate was made for: set `auto_scale_lr = dict(base_batch_size=16)` in the config.'
+        )
+    config.auto_scale_lr.enable = True
+
+
+def draw_predictions(config: Config, folder: str) -> None:
+    """Draw what a test predicts into a folder, the way the config's host family does it."""
+    hook = config.default_hooks.visualization
+    hook.draw = True
+    if hook.type == 'SegVisualizationHook':
+        config.visualizer.save_dir = folder
+    else:
+        hook.test_out_dir = folder
+
+
 def check_data(config: Config, parts: tuple[str, ...]) -> None:
     """Check that the annotation files of some dataloaders are there.
 

@@ -8,7 +8,14 @@ import pytest
 from mmengine.config import Config
 
 from kd_dense.errors import SetupError
-from kd_dense.launch import check_data, command_line, plain_student, read_config
+from kd_dense.launch import (
+    check_data,
+    command_line,
+    draw_predictions,
+    plain_student,
+    read_config,
+    scale_learning_rate,
+)
 from tests.models import distiller
 
 
@@ -74,3 +81,21 @@ def test_segmentation_without_mmseg_is_one_sentence(name, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[1])
     with pytest.raises(SetupError, match=r"pip install 'kd_dense\[seg\]'"):
         read_config(arguments(f'configs/{name}.py'))
+
+
+def test_scaling_the_learning_rate_asks_for_the_batch_size_it_was_made_for():
+    config = Config(dict(auto_scale_lr=dict(base_batch_size=8)))
+    scale_learning_rate(config)
+    assert config.auto_scale_lr.enable is True
+    with pytest.raises(SetupError, match='auto_scale_lr = dict'):
+        scale_learning_rate(Config())
+
+
+@pytest.mark.parametrize('kind', ['DetVisualizationHook', 'SegVisualizationHook'])
+def test_predictions_are_drawn_into_a_folder_the_hosts_own_way(kind):
+    config = Config(dict(default_hooks=dict(visualization=dict(type=kind)), visualizer=dict()))
+    draw_predictions(config, 'there')
+    hook = config.default_hooks.visualization
+    assert hook.draw is True
+    assert 'there' in (hook.get('test_out_dir'), config.visualizer.get('save_dir'))
+    assert ('test_out_dir' in hook) == kind.startswith('Det')

@@ -12,6 +12,7 @@ from kd_dense.launch import (
     check_data,
     command_line,
     common_options,
+    draw_predictions,
     plain_student,
     read_config,
 )
@@ -40,7 +41,7 @@ def main() -> None:
                 dict(type='DumpResults', out_file_path=args.out),
             ]
         if args.show_dir:
-            config.default_hooks.visualization.update(draw=True, test_out_dir=args.show_dir)
+            draw_predictions(config, args.show_dir)
         checkpoint = read_checkpoint(args.checkpoint, 'student')
         config.load_from = None
         runner = Runner.from_cfg(config)

@@ -13,6 +13,7 @@ from kd_dense.launch import (
     common_options,
     is_distiller,
     read_config,
+    scale_learning_rate,
     use_mixed_precision,
 )
 
@@ -43,7 +44,7 @@ def main() -> None:
         if args.amp:
             use_mixed_precision(config)
         if args.auto_scale_lr:
-            config.auto_scale_lr.enable = True
+            scale_learning_rate(config)
         if args.resume is not None:
             config.resume = True
             config.load_from = None if args.resume == 'auto' else args.resume
