@@ -13,6 +13,7 @@ from .losses import (
     Holistic,
     LocalizationDistillation,
     PairWise,
+    PearsonDistillation,
     PixelWise,
     SoftTargets,
 )
@@ -38,6 +39,7 @@ __all__ = [
     'Holistic',
     'LocalizationDistillation',
     'PairWise',
+    'PearsonDistillation',
     'PixelWise',
     'SoftTargets',
     'Teacher',

@@ -14,6 +14,7 @@ from .views import HostInfo, View, view_class
 AGREEMENT = {
     'features': ('family', 'strides'),
     'features_of_any_size': ('num_levels',),
+    'any_features': (),
     'cls_logits': ('family', 'strides', 'num_classes', 'activation', 'num_anchors', 'anchors'),
     'box_logits': ('family', 'strides', 'num_anchors', 'anchors', 'boxes'),
     'assignment': ('family', 'strides', 'num_anchors'),

@@ -7,6 +7,7 @@ from .holistic import Holistic
 from .imitation import FeatureImitation, masked_absolute_error, masked_squared_error
 from .localization import LocalizationDistillation, edge_kl
 from .pair_wise import PairWise, affinity, pool_nodes
+from .pearson import PearsonDistillation, shared_levels, standardized_squared_error
 from .pixel_wise import PixelWise, pixel_cross_entropy, pixel_kl
 from .soft_cross_entropy import (
     ClassWeightedSoftCrossEntropy,
@@ -24,6 +25,7 @@ __all__ = [
     'Holistic',
     'LocalizationDistillation',
     'PairWise',
+    'PearsonDistillation',
     'PixelWise',
     'SoftTargets',
     'affinity',
@@ -36,8 +38,10 @@ __all__ = [
     'pixel_cross_entropy',
     'pixel_kl',
     'pool_nodes',
+    'shared_levels',
     'sigmoid_kl',
     'softmax_kl',
+    'standardized_squared_error',
     'weighted_soft_binary_cross_entropy',
     'weighted_soft_cross_entropy',
 ]

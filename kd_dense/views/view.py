@@ -83,6 +83,11 @@ class View:
         """:attr:`features`, for losses that do not mind other strides than the other model's."""
         return self.features
 
+    @property
+    def any_features(self) -> tuple[Tensor, ...]:
+        """:attr:`features`, for losses that find by themselves what two models share."""
+        return self.features
+
     def outputs(self) -> list[Tensor]:
         """Everything the model computes for its predictions: features and logits."""
         raise NotImplementedError
@@ -134,7 +139,9 @@ class View:
         Args:
             size: (h, w) of the map of the whole padded image.
         """
-        return self.batch.inside(size, stride=self.batch.images.shape[-1] / size[-1])
+        known = dict(zip(self.level_sizes, self.strides, strict=True))
+        stride = known.get(tuple(size), self.batch.images.shape[-1] / size[-1])
+        return self.batch.inside(tuple(size), stride)
 
     def level_masks(self) -> list[Tensor]:
         """Which positions of each level's map count: L masks (N, H, W), without padding."""

@@ -1,0 +1,165 @@
+"""PKD: features of the teacher up to scale and offset of each channel (Cao et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..adapters import adapter_layer, adapter_options
+from ..errors import SetupError
+from ..hosts import own_randomness
+from ..registry import MODELS
+from ..views import View, view_class
+from .base import DistillationLoss
+from .stages import resized, stage_channels
+
+EPSILON = 1e-6  # added to a channel's variance: of padding alone, or of a dead channel, it is 0
+
+
+def standardized_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Half the mean squared difference of features with mean 0 and deviation 1 in each channel.
+
+    Mean and deviation are those over the positions of the mask, of all images together. With both
+    standardized the loss is 1 - r, r Pearson's correlation of student and teacher, averaged over
+    the channels.
+
+    Sources: [1] Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson
+    Correlation Coefficient", NeurIPS 2022, arXiv 2207.02039, equations 3 to 5.
+
+    Args:
+        student: features, (N, C, h, w).
+        teacher: same shape; detached.
+        mask: bool, (N, h, w).
+
+    Returns:
+        a float32 scalar; 0 for an empty mask.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if student.shape != teacher.shape:
+        raise SetupError(
+            f'Features to compare must have one shape; got {tuple(student.shape)} from the student '
+            f"and {tuple(teacher.shape)} from the teacher. Leave `adapter='auto'`."
+        )
+    dtype = torch.promote_types(student.dtype, torch.float32)
+    weight = mask[:, None].to(dtype)
+    count = weight.sum().clamp(min=1)
+
+    def standardize(features: Tensor) -> Tensor:
+        features = features.to(dtype)
+        mean = (features * weight).sum(dim=(0, 2, 3), keepdim=True) / count
+        centred = (features - mean) * weight
+        variance = centred.square().sum(dim=(0, 2, 3), keepdim=True) / count
+        return centred / (variance + EPSILON).sqrt()
+
+    difference = standardize(student) - standardize(teacher.detach())
+    return 0.5 * difference.square().sum() / count / student.shape[1]
+
+
+def shared_levels(
+    ours: Sequence[float], theirs: Sequence[float], wanted: Sequence[int] | None = None
+) -> list[tuple[int, int]]:
+    """Which levels of two models to compare, as pairs of indices (student's, teacher's).
+
+    Levels of the same strides belong together, in order. Where the strides differ: those that both
+    have, once each; or, where fewer than two are shared and the numbers of levels agree, those of
+    the same rank.
+
+    Args:
+        ours, theirs: strides of both sides' levels.
+        wanted: the student's levels to use; None for all.
+
+    Raises:
+        SetupError: nothing is shared.
+    """
+    if list(ours) == list(theirs):
+        pairs = [(i, i) for i in range(len(ours))]
+    else:
+        common = [s for s in ours if list(ours).count(s) == 1 == list(theirs).count(s)]
+        pairs = [(list(ours).index(s), list(theirs).index(s)) for s in common]
+        if len(pairs) < 2 and len(ours) == len(theirs):
+            pairs = [(i, i) for i in range(len(ours))]
+    if wanted is not None:
+        pairs = [pair for pair in pairs if pair[0] in [w % len(ours) for w in wanted]]
+    if not pairs:
+        raise SetupError(
+            f'Teacher and student share no feature level: the strides are {tuple(theirs)} and '
+            f'{tuple(ours)}'
+            + ('' if wanted is None else f', and levels={tuple(wanted)}')
+            + '. Choose a teacher with such strides or as many levels.'
+        )
+    return pairs
+
+
+@MODELS.register_module()
+class PearsonDistillation(DistillationLoss):
+    """Student features follow the teacher's in each channel, whatever their size: PKD.
+
+    weight * sum over the levels of half the mean squared difference of standardized features, which
+    is 1 - Pearson's correlation. Made for pairs of other architectures and host families: levels
+    are matched by their strides, interpolated where they differ, and brought to the teacher's
+    channels by a trained convolution where those differ. Padding (and a segmentor's ignored pixels)
+    do not count.
+
+    Sources: [1] Cao et al., arXiv 2207.02039; weight 6 for two-stage detectors, 10 for one-stage
+    ones.
+
+    Differs from [1] in leaving out padding. As in [1], mean and deviation are those of the batch,
+    here of each rank's part of it: this loss is the mean over ranks, and depends on the batch size.
+
+    Args:
+        weight: see :class:`DistillationLoss`.
+        levels: the student's levels to use, as indices; None for all that both sides share.
+        adapter: as of :class:`~kd_dense.losses.imitation.FeatureImitation`.
+
+    Raises:
+        ValueError: an unknown adapter; on building the pair, no level in common.
+    """
+
+    def __init__(
+        self,
+        weight: float = 10.0,
+        levels: Sequence[int] | None = None,
+        adapter: str | Mapping[str, Any] = 'auto',
+    ) -> None:
+        super().__init__(weight)
+        self.options = adapter_options(adapter)
+        self.reads = ('any_features',)
+        self.levels = levels
+        self.adapter = adapter
+        self.pairs: list[tuple[int, int]] = []
+        self.adapters = nn.ModuleList()
+
+    def connect(self, student: nn.Module, teacher: Callable[[], nn.Module]) -> None:
+        """Match the levels; build one adapter for each pair of them."""
+        with own_randomness():
+            ours, theirs = (view_class(m).describe(m).strides for m in (student, teacher()))
+            self.pairs = shared_levels(ours, theirs, self.levels)
+            for mine, other in self.pairs:
+                layer: nn.Module = nn.Identity()
+                channels = stage_channels(student, mine), stage_channels(teacher(), other)
+                if self.options is not None and (
+                    channels[0] != channels[1] or self.adapter != 'auto'
+                ):
+                    layer = adapter_layer(*channels, **self.options)
+                self.adapters.append(layer)
+
+    def init_weights(self) -> None:
+        """Initialise the adapters."""
+        for layer in self.adapters.modules():
+            if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
+                layer.reset_parameters()
+
+    def forward(self, student: View, teacher: View) -> Tensor:
+        """The raw loss of one batch, a scalar."""
+        values = []
+        for (mine, other), adapter in zip(self.pairs, self.adapters, strict=True):
+            ours = adapter(student.features[mine].float())
+            size = tuple(ours.shape[-2:])
+            theirs = resized(teacher.features[other].detach().float(), size)
+            values.append(standardized_squared_error(ours, theirs, student.valid_at(size)))
+        return torch.stack(values).sum()
