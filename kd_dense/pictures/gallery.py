@@ -99,8 +99,10 @@ def spread(dataset: BaseDataset, count: int) -> Iterator[tuple[int, str, dict[st
 
 def describe(model: nn.Module) -> str:
     """A model in a few words: ``GFL, ResNet-18, 19.1 M parameters``."""
+    # segmentors are all called alike, their heads are not
+    name = type(getattr(model, 'decode_head', model)).__name__
     backbone = getattr(model, 'backbone', None)
     depth = getattr(backbone, 'depth', None)
-    name = type(backbone).__name__ + ('' if depth is None else f'-{depth}')
+    trunk = type(backbone).__name__ + ('' if depth is None else f'-{depth}')
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    return f'{type(model).__name__}, {name}, {millions:.3g} M parameters'
+    return f'{name}, {trunk}, {millions:.3g} M parameters'

@@ -32,7 +32,8 @@ class Mask(Overlay):
         picture = MASK_SHARE * colours + (1 - MASK_SHARE) * panel.grey()
         ignored = mask == IGNORED
         picture[ignored] = stripes(mask.shape)[ignored]
-        picture[_borders(mask)] = 1
+        borders = _borders(mask)
+        picture[borders] = (picture[borders] + 1) / 2
         panel.paint(picture)
 
     def keyed(self) -> set[int]:
@@ -65,7 +66,7 @@ class HeatMap(Overlay):
 
 def heat_colour(value: np.ndarray | float) -> np.ndarray:
     """RGB, (..., 3), of values from -1, red, to 1, blue."""
-    return np.asarray(colormaps['RdBu'](0.5 + np.asarray(value) / 2))[..., :3]
+    return np.asarray(colormaps['RdBu'](0.5 + np.asarray(value) * 0.4))[..., :3]
 
 
 def stripes(size: tuple[int, int]) -> np.ndarray:

@@ -72,19 +72,14 @@ class SegmentationGallery(Gallery):
         for name, game in games.items():
             verdicts = [judge(distiller, game, image) for image in self.images]
             limit = max(np.abs(v.difference).max() for v in verdicts) or 1.0
-            title = 'the discriminator' if len(games) == 1 else f'the discriminator {name}'
-            columns.append(
-                Column(
-                    title,
-                    '',
-                    [[HeatMap(v.difference, limit, v.share)] for v in verdicts],
-                    [f'D(student) {v.student:.3g}, D(teacher) {v.teacher:.3g}' for v in verdicts],
-                    {
-                        f'D(S) - D(T) = {sign}{limit:.2g}: {meaning}': tuple(heat_colour(side))
-                        for sign, side, meaning in (('-', -0.8, 'S told'), ('+', 0.8, 'S passes'))
-                    },
-                )
-            )
+            title = 'the discriminator' if len(games) == 1 else f'the discriminator of {name}'
+            overlays = [[HeatMap(v.difference, limit, v.share)] for v in verdicts]
+            captions = [f'D(student) {v.student:.3g}, D(teacher) {v.teacher:.3g}' for v in verdicts]
+            meanings = {
+                f'told apart, -{limit:.2g}': tuple(heat_colour(-1)),
+                f'passes, +{limit:.2g}': tuple(heat_colour(1)),
+            }
+            columns.append(Column(title, '', overlays, captions, meanings))
         return columns
 
 
