@@ -10,6 +10,7 @@ from mmengine.config import Config, DictAction
 from tools.demo import TASKS, report
 from tools.demo_stages import Stage, Task, train_all
 
+CONFIGS = Path(__file__).parents[1] / 'configs'
 # stands for tools/train.py: notes how it was called, logs a step and an evaluation
 TRAIN = """
 import argparse, json, pathlib, sys, time, torch
@@ -45,6 +46,7 @@ TASK = Task(
         Stage('distilled', 'the student, taught', 'student.py', 1, TAUGHT, ('teacher', 'student')),
     ),
     data=Path('data'),
+    variable='DATA',
 )
 
 
@@ -113,8 +115,9 @@ def test_a_stage_that_fails_is_told_with_its_reason_and_tried_again(folder):
 
 
 @pytest.mark.parametrize('name', TASKS)
-def test_the_options_fit_the_configs(name):
+def test_the_options_fit_the_configs(name, monkeypatch):
     task = TASKS[name]
+    monkeypatch.setenv(task.variable, 'elsewhere')
     teacher, student, distilled = task.stages
     paths = dict(teacher='T.pth', student='S.pth')
     options = dict(option.format(**paths).split('=') for option in distilled.options)
@@ -125,3 +128,6 @@ def test_the_options_fit_the_configs(name):
     (pictures,) = (h for h in config.custom_hooks if h.type == 'kd_dense.DistillationPictureHook')
     assert pictures.alone == 'S.pth'
     assert config.train_cfg.max_iters == Config.fromfile(student.config).train_cfg.max_iters
+    assert config.train_dataloader.dataset.data_root == 'elsewhere/'
+    told = config.data_help + ''.join(p.read_text() for p in CONFIGS.rglob('digits*.py'))
+    assert ' '.join(('tools/make_digits.py', str(task.data), *task.scenes)) in told

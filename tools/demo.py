@@ -40,6 +40,8 @@ TASKS = {
                 ('teacher', 'student'),
             ),
         ),
+        data=Path('data/digits'),
+        variable='DIGITS_ROOT',
     ),
     'segmentation': Task(
         folder=Path('work_dirs/demo-seg'),
@@ -59,14 +61,22 @@ TASKS = {
                 ('teacher', 'student'),
             ),
         ),
+        data=Path('data/digits_seg'),
+        variable='DIGITS_SEG_ROOT',
+        # scenes that a small segmentor learns within minutes
+        scenes=(
+            *('--size', '96', '--digits', '2', '5', '--height', '28', '64', '--rotation', '10'),
+            *('--slant', '0.2', '--clutter', '0.3', '--distractors', '0', '3'),
+            *('--stroke', '0.2', '0.35', '--contrast', '0.3', '0.7'),
+        ),
     ),
 }
 
 
-def build_digits(folder: Path) -> None:
+def build_digits(task: Task) -> None:
     """Build the dataset where it is not there."""
     print('1/4 building the dataset: handwritten digits in scenes, about half a minute', flush=True)
-    command = [sys.executable, 'tools/make_digits.py', str(folder)]
+    command = [sys.executable, 'tools/make_digits.py', str(task.data), *task.scenes]
     if subprocess.run(command).returncode:
         raise SystemExit('demo: the dataset could not be built, see above.')
 
@@ -124,7 +134,7 @@ def main() -> None:
     os.environ['PYTHONPATH'] = str(ROOT)
     print(f'The whole demo takes about {task.minutes} minutes on two cores. Interrupt it whenever '
           'you like.')  # fmt: skip
-    build_digits(task.data)
+    build_digits(task)
     results = train_all(task)
     report(task, results)
     draw(task)

@@ -44,6 +44,9 @@ class Task:
         metrics: of the table, by their titles; the first one is what distillation shall raise.
         decimals: of the metrics.
         stages: ``teacher``, ``student`` and ``distilled``.
+        data: where the dataset lies, or will lie.
+        variable: what tells the configs so.
+        scenes: what differs in the dataset from the usual one.
     """
 
     folder: Path
@@ -52,7 +55,9 @@ class Task:
     metrics: dict[str, str]
     decimals: int
     stages: tuple[Stage, ...]
-    data: Path = Path('data/digits')
+    data: Path
+    variable: str
+    scenes: tuple[str, ...] = ()
 
     @property
     def main_metric(self) -> str:
@@ -115,7 +120,8 @@ class Training:
         command += ['--work-dir', str(self.folder)]
         if options := self.task.options(self.stage):
             command += ['--cfg-options', *options]
-        environment = os.environ | dict(DIGITS_ROOT=str(self.task.data), PYTHONWARNINGS='ignore')
+        environment = os.environ | {self.task.variable: str(self.task.data)}
+        environment['PYTHONWARNINGS'] = 'ignore'
         # these models are so small that a second thread gains nothing, and waiting for one that
         # another program holds up costs ten times the time
         environment.setdefault('OMP_NUM_THREADS', '1')

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from mmengine.dataset import BaseDataset
 from mmengine.structures import PixelData
-from torch import nn
+from torch import Tensor, nn
 
+from ..discriminator import Discriminator, frozen
 from ..distiller import Distiller
 from ..losses.holistic import Holistic
 from ..losses.stages import resized
@@ -66,18 +67,18 @@ class SegmentationGallery(Gallery):
         return Column(title, describe(model), [[Mask(mask)] for mask in masks], captions)
 
     def looked_at(self, distiller: Distiller) -> list[Column]:
-        """Where each discriminator in force tells the student from the teacher."""
+        """By what each discriminator in force tells the student from the teacher."""
         games = {n: x for n, x in distiller.losses.items() if isinstance(x, Holistic) and x.active}
         columns = []
         for name, game in games.items():
             verdicts = [judge(distiller, game, image) for image in self.images]
-            limit = max(np.abs(v.difference).max() for v in verdicts) or 1.0
+            limit = max(np.abs(v.reasons).max() for v in verdicts) or 1.0
             title = 'the discriminator' if len(games) == 1 else f'the discriminator of {name}'
-            overlays = [[HeatMap(v.difference, limit, v.share)] for v in verdicts]
+            overlays = [[HeatMap(v.reasons, limit, v.share)] for v in verdicts]
             captions = [f'D(student) {v.student:.3g}, D(teacher) {v.teacher:.3g}' for v in verdicts]
             meanings = {
-                f'told apart, -{limit:.2g}': tuple(heat_colour(-1)),
-                f'passes, +{limit:.2g}': tuple(heat_colour(1)),
+                f'gives it away, -{limit:.2g}': tuple(heat_colour(-1)),
+                f'speaks for it, +{limit:.2g}': tuple(heat_colour(1)),
             }
             columns.append(Column(title, '', overlays, captions, meanings))
         return columns
@@ -132,32 +133,58 @@ class Verdict:
     """What a discriminator makes of one image.
 
     Attributes:
-        student, teacher: mean scores of their maps.
-        difference: of the scores of each position, student - teacher, (h, w).
-        share: of the image in the map's height and width, the rest is padding.
+        student, teacher: scores of their segmentations.
+        reasons: how much each position makes of student - teacher, (h, w).
+        share: of the map's height and width, what lies on the image; the rest is padding.
     """
 
     student: float
     teacher: float
-    difference: np.ndarray
+    reasons: np.ndarray
     share: tuple[float, float]
 
 
-@torch.no_grad()
 def judge(distiller: Distiller, game: Holistic, image: Image) -> Verdict:
     """Show a discriminator what it sees in training; models are left in eval mode."""
     distiller.student.eval()
-    game.eval()
+    critic = game.discriminator.eval()
     batch = image.batch(distiller.student, training=True)
-    view = SegmentationView(distiller.student, batch)
+    view = SegmentationView(distiller.student, batch, torch.no_grad)
     logits = view.seg_logits.float()
     size = tuple(logits.shape[-2:])
     valid = view.valid_at(size)[:, None]
-    theirs = resized(distiller.teacher.view(batch).seg_logits.float(), size)
-    ours, theirs = (
-        game.discriminator.verdict(x.softmax(dim=1) * valid, batch.images.float())[0].cpu()
-        for x in (logits, theirs)
-    )
-    whole = zip(image.inputs.shape[-2:], batch.images.shape[-2:], strict=True)
-    share = tuple(inner / outer for inner, outer in whole)
-    return Verdict(float(ours.mean()), float(theirs.mean()), (ours - theirs).numpy(), share)
+    ours = logits.softmax(dim=1) * valid
+    theirs = resized(distiller.teacher.view(batch).seg_logits.float(), size).softmax(dim=1) * valid
+    images = batch.images.float()
+    with torch.no_grad():
+        scores = [float(critic(x, images)) for x in (ours, theirs)]
+    reasons = attribute(critic, ours, theirs, images)[0].cpu().numpy()
+    whole = zip(image.inputs.shape[-2:], images.shape[-2:], strict=True)
+    return Verdict(*scores, reasons, tuple(inner / outer for inner, outer in whole))
+
+
+def attribute(
+    critic: Discriminator, student: Tensor, teacher: Tensor, images: Tensor, steps: int = 16
+) -> Tensor:
+    """How much each position makes of D(student) - D(teacher), by integrated gradients.
+
+    The critic's own map of scores is too coarse to look at: 16 positions become one.
+
+    Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017, arXiv
+    1703.01365, equation 1, with the teacher as the baseline.
+
+    Args:
+        critic: D.
+        student, teacher: class scores, (1, K, h, w).
+        images: (1, 3, H, W).
+        steps: between teacher and student.
+
+    Returns:
+        (1, h, w); their sum is the difference of the scores, but for the steps being finite.
+    """
+    shares = (torch.arange(steps, device=student.device) + 0.5) / steps
+    between = torch.lerp(teacher, student, shares.view(-1, 1, 1, 1)).requires_grad_()
+    with torch.enable_grad(), frozen(critic):
+        scores = critic(between, images.expand(steps, -1, -1, -1))
+        (gradient,) = torch.autograd.grad(scores.sum(), between)
+    return ((student - teacher) * gradient.mean(dim=0, keepdim=True)).sum(dim=1)
