@@ -71,15 +71,15 @@ def draw_sheet(
             top += CAPTION
             bottom = 1 - (top + tall) / height
             axes = figure.add_axes((left / width, bottom, panel / width, tall / height))
-            axes.imshow(image, extent=(0, image.shape[1], image.shape[0], 0), aspect='auto')
             axes.set_axis_off()
             axes.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
+            place = Panel(axes, canvas, image, (tall, panel), classes)
+            place.paint(image)
             for overlay in column.overlays[row]:
-                overlay.draw(Panel(axes, canvas, image, (tall, panel), classes))
+                overlay.draw(place)
             top += tall
-    for line, entries in enumerate(key):
-        middle = height - MARGIN - (len(key) - line - 0.5) * KEY + MARGIN / 2
-        _draw_key(figure, entries, classes, middle)
+    for line, entries in enumerate(reversed(key)):
+        _draw_key(figure, entries, classes, height - MARGIN / 2 - (line + 0.5) * KEY)
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.print_png(path)
 
@@ -121,6 +121,7 @@ def _key(
 def _draw_key(
     figure: Figure, entries: Sequence[tuple[float, int, str]], classes: Classes, middle: float
 ) -> None:
+    """Draw one line of the key, ``middle`` pixels below the top."""
     width, height = figure.bbox.size
     wide, tall = SWATCH
     for left, index, name in entries:
