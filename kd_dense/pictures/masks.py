@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from matplotlib import colormaps
 
 from .panel import IGNORED, Overlay, Panel
 
-MASK_SHARE, HEAT_SHARE = 0.65, 0.8  # of the colour; the rest is the image in grey
+MASK_SHARE, HEAT_SHARE = 0.65, 0.85  # of the colour; the rest is the image in grey
+NEGATIVE, POSITIVE = (0.75, 0.08, 0.12), (0.07, 0.36, 0.68)  # of heat maps
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Mask(Overlay):
 
 @dataclass(frozen=True)
 class HeatMap(Overlay):
-    """Values of coarse positions in a diverging colour map.
+    """Values of coarse positions, red below 0 and blue above.
 
     Attributes:
         values: (h, w); 0 shows the image in grey.
@@ -60,13 +60,9 @@ class HeatMap(Overlay):
         whole = tuple(round(n / s) for n, s in zip(panel.size, self.share, strict=True))
         values = cv2.resize(self.values.astype(np.float32) / self.limit, whole[::-1])
         values = values[: panel.size[0], : panel.size[1], None].clip(-1, 1)
-        share = HEAT_SHARE * np.sqrt(np.abs(values))
-        panel.paint(share * heat_colour(values[..., 0]) + (1 - share) * panel.grey())
-
-
-def heat_colour(value: np.ndarray | float) -> np.ndarray:
-    """RGB, (..., 3), of values from -1, red, to 1, blue."""
-    return np.asarray(colormaps['RdBu'](0.5 + np.asarray(value) * 0.4))[..., :3]
+        share = HEAT_SHARE * np.abs(values) ** 0.8
+        colours = np.where(values < 0, NEGATIVE, POSITIVE)
+        panel.paint(share * colours + (1 - share) * panel.grey())
 
 
 def stripes(size: tuple[int, int]) -> np.ndarray:

@@ -21,7 +21,7 @@ from ..losses.holistic import Holistic
 from ..losses.stages import resized
 from ..views import SegmentationView
 from .gallery import Gallery, Image, describe, spread
-from .masks import HeatMap, Mask, heat_colour
+from .masks import NEGATIVE, POSITIVE, HeatMap, Mask
 from .panel import IGNORED, Classes
 from .sheet import Column
 
@@ -77,8 +77,8 @@ class SegmentationGallery(Gallery):
             overlays = [[HeatMap(v.reasons, limit, v.share)] for v in verdicts]
             captions = [f'D(student) {v.student:.3g}, D(teacher) {v.teacher:.3g}' for v in verdicts]
             meanings = {
-                f'gives it away, -{limit:.2g}': tuple(heat_colour(-1)),
-                f'speaks for it, +{limit:.2g}': tuple(heat_colour(1)),
+                f'against the student, -{limit:.2g}': NEGATIVE,
+                f'for it, +{limit:.2g}': POSITIVE,
             }
             columns.append(Column(title, '', overlays, captions, meanings))
         return columns
