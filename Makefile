@@ -1,14 +1,17 @@
 # PYTHON chooses the Python that a new .venv is made with: make demo PYTHON=python3.11
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo demo-seg test lint format clean
 
 help:  ## show these lines
-	@awk -F ':.*## ' '/^[a-z]+:/ { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:/ { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 install:  ## install everything into .venv; does nothing when that is up to date
 	@tools/install.sh
 
 demo: install  ## distil a small detector on the CPU, start to finish
 	@.venv/bin/python tools/demo.py
+
+demo-seg: install  ## the same with a small segmentor
+	@.venv/bin/python tools/demo.py segmentation
 
 test: install  ## what CI runs: lint, then the tests (ARGS='-k name' to choose some)
 	.venv/bin/python -m ruff check .

@@ -170,6 +170,10 @@ def plain_student(config: Config) -> Config:
     model = read_model_config(config.model['student'], 'student')
     model.pop('_scope_', None)
     plain.model = model
+    if 'discriminator' in plain.get('optim_wrapper', {}):  # the student's part of the game
+        plain.optim_wrapper = plain.optim_wrapper['student']
+        if 'student' in (schedules := plain.get('param_scheduler') or {}):
+            plain.param_scheduler = schedules['student']
     hooks = [h for h in plain.get('custom_hooks', []) if not str(h['type']).startswith('kd_dense.')]
     plain.custom_hooks = hooks
     modules = plain.pop('custom_imports', {}).get('imports', [])

@@ -145,7 +145,7 @@ def test_plot_draws_several_trainings(tmp_path):
         lines = []
         for step in range(10, 50, 10):
             lines.append(dict(step=step, loss=1 / step + offset))
-            lines.append({'step': 0, 'coco/bbox_mAP': step / 100})
+            lines.append({'step': 0, 'coco/bbox_mAP': step / 100, 'mIoU': step})
         (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
     from tools.plot import curve, read_scalars
 
@@ -157,6 +157,8 @@ def test_plot_draws_several_trainings(tmp_path):
     done = python('plot.py', tmp_path / 'a', tmp_path / 'b', '--out', out)
     assert done.returncode == 0, done.stderr
     assert out.read_bytes()[:4] == b'\x89PNG' and out.stat().st_size > 5000
+    segmentation = (tmp_path / 'a', '--keys', 'mIoU', '--out', tmp_path / 'miou.png')
+    assert python('plot.py', *segmentation).returncode == 0
     assert 'was never logged' in python('plot.py', tmp_path / 'a', '--keys', 'x').stderr
     assert 'no training was logged' in python('plot.py', tmp_path).stderr
 
@@ -182,3 +184,14 @@ def test_benchmark_measures_the_two_stage_pair(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(json.loads(out.read_text())['medians']) == 4
     assert 'x student + teacher' in done.stdout
+
+
+@pytest.mark.slow
+def test_benchmark_measures_the_adversarial_pair_with_its_critic(tmp_path):
+    out = tmp_path / 'numbers.json'
+    options = ('--images', 2, '--size', 64, '--rounds', 1, '--no-memory', '--out', out)
+    done = python('benchmark.py', '--pair', 'pspnet', *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    medians = json.loads(out.read_text())['medians']
+    assert list(medians)[2] == 'critic step, plain' and len(medians) == 5
+    assert 'x student + teacher + critic' in done.stdout

@@ -18,9 +18,9 @@ from kd_dense import (
     SoftTargets,
 )
 from kd_dense.errors import SetupError
-from kd_dense.hooks.picture_data import choose_images, look
 from kd_dense.hosts import build_model, read_model_config
 from kd_dense.losses import global_divisor
+from kd_dense.pictures.detection import choose_images, look
 from kd_dense.pooling import pool_in_float32
 from kd_dense.regions import REGIONS, region_demands
 from kd_dense.teacher import Teacher

@@ -1,4 +1,4 @@
-"""Draw the losses and the AP of several trainings in one picture.
+"""Draw the losses and the AP or mIoU of several trainings in one picture.
 
 python tools/plot.py work_dirs/digits_student work_dirs/digits_ld --out curves.png
 """
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+METRICS = ('bbox_mAP', 'bbox_mAP_50', 'pascal_voc/mAP', 'mIoU', 'aAcc')
 
 
 def read_scalars(folder: Path) -> list[dict]:
@@ -68,7 +70,7 @@ def main() -> None:
     """Draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('folders', nargs='+', type=Path, help='work directories')
-    parser.add_argument('--keys', nargs='+', help='scalars; default: AP and all losses')
+    parser.add_argument('--keys', nargs='+', help='scalars; default: AP or mIoU, and all losses')
     parser.add_argument('--names', nargs='+', help='names of the trainings; default: the folders')
     parser.add_argument('--out', type=Path, default=Path('curves.png'), help='default: %(default)s')
     args = parser.parse_args()
@@ -77,8 +79,9 @@ def main() -> None:
         raise SystemExit('plot: give each training a name of its own with --names.')
     runs = dict(zip(names, map(read_scalars, args.folders), strict=True))
     found = {key for scalars in runs.values() for line in scalars for key in line}
-    metrics = sorted(k for k in found if k.endswith(('bbox_mAP', 'bbox_mAP_50', 'pascal_voc/mAP')))
-    keys = args.keys or [*metrics, *sorted(k for k in found if 'loss' in k)]
+    metrics = sorted(k for k in found if k.endswith(METRICS))
+    losses = sorted(k for k in found if 'loss' in k or k.startswith('discriminator_'))
+    keys = args.keys or [*metrics, *losses]
     unknown = [key for key in keys if key not in found]
     if unknown:
         raise SystemExit(f'plot: {unknown} was never logged; there are {sorted(found)}.')

@@ -1,4 +1,4 @@
-"""Pictures of what distillation does: ground truth, teacher, student before and after, regions."""
+"""Pictures of what distillation does: ground truth, teacher, student before and after."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import nn
 
 from ..checkpoints import load_completely, model_state, read_checkpoint
 from ..distiller import Distiller
 from ..errors import SetupError
+from ..pictures import Column, Gallery, draw_sheet, gallery_class
 from ..registry import HOOKS
 from .common import distiller_of, undisturbed
-from .drawing import Boxes, Column, draw_sheet
-from .picture_data import Image, choose_images, look, predict
-
-REGION_TITLES = {'main': 'main region', 'vlr': 'valuable localization region'}
-REGION_COLOURS = {'main region': '#1a9e3f', 'valuable localization region': '#f28500'}
 
 
 @HOOKS.register_module()
@@ -28,8 +23,9 @@ class DistillationPictureHook(Hook):
     """Draw a few fixed images at the end of a validation, side by side, one row an image.
 
     Columns: ground truth; teacher; the student before, or trained alone; the student now, with
-    its averaged weights where EMA is on; and where distillation looks: the main region and the
-    valuable localization region, where the student's head defines them. Written to
+    its averaged weights where EMA is on; and what the losses look at. Of detectors that are the
+    main region and the valuable localization region, where the student's head defines them; of
+    segmentors, where a discriminator tells the student from the teacher. Written to
     ``pictures/val_iter_N.png`` or ``val_epoch_N.png`` in the work directory. Without validation the
     images are the training set's, drawn once at the end (``train_iter_N.png``). The training stays
     the same to the bit.
@@ -37,7 +33,7 @@ class DistillationPictureHook(Hook):
     Args:
         num_images: how many images, spread evenly over the data set.
         interval: draw once in so many validations.
-        score_thr: boxes below this score are not drawn.
+        score_thr: boxes of detectors below this score are not drawn.
         alone: path or URL of a checkpoint of the same student trained without teacher, to show
             in the third column instead of the student as it was when this run began.
 
@@ -66,7 +62,7 @@ class DistillationPictureHook(Hook):
         self.alone = alone
         self._training = False
         self._validations = 0
-        self._images: list[Image] = []
+        self._gallery: Gallery | None = None
         self._before: Column | None = None
         self._teacher: Column | None = None
 
@@ -75,14 +71,14 @@ class DistillationPictureHook(Hook):
         self._training = True
         distiller = distiller_of(runner, 'DistillationPictureHook')
         with undisturbed(distiller):
-            self._choose(runner)
+            gallery = self._choose(runner)
             if self.alone is None:
                 student, title = distiller.student, f'student before ({_moment(runner)})'
             else:
                 student, title = copy.deepcopy(distiller.student), 'student alone'
                 state = model_state(read_checkpoint(self.alone, 'student alone'))
                 load_completely(student, state, str(self.alone), 'student alone')
-            self._before = self._predicted(title, student)
+            self._before = gallery.predicted(title, student)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Draw once in ``interval`` validations, while training."""
@@ -109,50 +105,36 @@ class DistillationPictureHook(Hook):
         split = 'train' if runner.val_loop is None else 'val'
         path = Path(runner.work_dir, 'pictures', f'{split}_{moment.replace(" ", "_")}.png')
         with undisturbed(distiller):
-            classes = self._choose(runner)
-            columns = self._columns(distiller, f'student ({moment})')
+            gallery = self._choose(runner)
+            columns = self._columns(distiller, gallery, f'student ({moment})')
         if is_main_process():
-            pixels, names = zip(*((i.pixels, i.name) for i in self._images), strict=True)
-            draw_sheet(path, pixels, names, columns, classes)
+            pixels = [image.pixels for image in gallery.images]
+            draw_sheet(path, pixels, columns, gallery.classes)
             runner.logger.info(f'Pictures of the distillation: {path}')
         return path
 
-    def _choose(self, runner: Runner) -> tuple[str, ...]:
-        """Choose the images, once; return the names of the classes."""
-        training = runner.val_loop is None
-        dataset = (runner.train_dataloader if training else runner.val_dataloader).dataset
-        if not self._images:
-            self._images = choose_images(dataset, self.num_images, evaluation=not training)
-        return tuple(dataset.metainfo.get('classes') or ())
+    def _choose(self, runner: Runner) -> Gallery:
+        """Choose the images, once."""
+        if self._gallery is None:
+            training = runner.val_loop is None
+            dataset = (runner.train_dataloader if training else runner.val_dataloader).dataset
+            kind = gallery_class(distiller_of(runner, 'DistillationPictureHook').student)
+            self._gallery = kind(dataset, self.num_images, not training, self.score_thr)
+        return self._gallery
 
-    def _columns(self, distiller: Distiller, title: str) -> list[Column]:
-        truth = [image.truth for image in self._images]
+    def _columns(self, distiller: Distiller, gallery: Gallery, title: str) -> list[Column]:
         if self._teacher is None:
             teacher = distiller.teacher.model
             if distiller.teacher.dtype != torch.float32:  # NMS wants single precision
                 teacher = copy.deepcopy(teacher).float()
-            self._teacher = self._predicted('teacher', teacher)
-        columns = [Column('ground truth', '', truth), self._teacher]
-        if self._before is not None:
-            columns.append(self._before)
-        columns.append(self._predicted(title, distiller.student))
-        dots = {REGION_TITLES[n]: d for n, d in look(distiller.student, self._images).items()}
-        if dots:
-            columns.append(Column('where distillation looks', '', truth, dots, REGION_COLOURS))
-        return columns
-
-    def _predicted(self, title: str, model: nn.Module) -> Column:
-        boxes: list[Boxes] = predict(model, self._images, self.score_thr)
-        return Column(title, _describe(model), boxes)
-
-
-def _describe(model: nn.Module) -> str:
-    """A model in a few words: ``GFL, ResNet-18, 19.1 M parameters``."""
-    backbone = getattr(model, 'backbone', None)
-    depth = getattr(backbone, 'depth', None)
-    name = type(backbone).__name__ + ('' if depth is None else f'-{depth}')
-    millions = sum(p.numel() for p in model.parameters()) / 1e6
-    return f'{type(model).__name__}, {name}, {millions:.3g} M parameters'
+            self._teacher = gallery.predicted('teacher', teacher)
+        return [
+            *gallery.annotated(),
+            self._teacher,
+            *([] if self._before is None else [self._before]),
+            gallery.predicted(title, distiller.student),
+            *gallery.looked_at(distiller),
+        ]
 
 
 def _moment(runner: Runner) -> str:

@@ -4,11 +4,14 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from kd_dense.datasets import CLASSES
+from tests import segmentation
 from tests.models import distiller, gfl, losses
 
 COUNTER = itertools.count()  # of experiments: mmengine shares messages between equal names
@@ -63,6 +66,18 @@ def base_config(root: Path, work_dir: Path) -> dict:
     )
 
 
+def make_runner(config: dict, validate: bool = False, hooks=(), **changes) -> Runner:
+    """Make a runner; see :func:`training`."""
+    if not validate:
+        for key in ('val_dataloader', 'val_evaluator', 'val_cfg'):
+            del config[key]
+    config['model'].update(changes.pop('model', {}))
+    runner = Runner.from_cfg(Config(config | changes))
+    for hook in hooks:
+        runner.register_hook(hook)
+    return runner
+
+
 @pytest.fixture
 def training(digits_root, tmp_path) -> Callable[..., Runner]:
     """Make the runner of 4 steps of 2 images; keywords replace parts of its config.
@@ -71,16 +86,76 @@ def training(digits_root, tmp_path) -> Callable[..., Runner]:
     ``hooks`` are registered as they are.
     """
 
-    def make(validate: bool = False, work_dir: str = 'work', hooks=(), **changes) -> Runner:
-        config = base_config(digits_root, tmp_path / work_dir)
-        if not validate:
-            for key in ('val_dataloader', 'val_evaluator', 'val_cfg'):
-                del config[key]
-        model = changes.pop('model', {})
-        config['model'].update(model)
-        runner = Runner.from_cfg(Config(config | changes))
-        for hook in hooks:
-            runner.register_hook(hook)
-        return runner
+    def make(work_dir: str = 'work', **choices) -> Runner:
+        return make_runner(base_config(digits_root, tmp_path / work_dir), **choices)
+
+    return make
+
+
+def write_shapes(root: Path, split: str, count: int, size: tuple[int, int]) -> None:
+    """Discs and squares as PNG images and label PNGs, some pixels ignored."""
+    data = segmentation.raw_batch((size,) * count, seed=len(split))
+    for index in range(count):
+        for folder, picture in (
+            ('images', data['inputs'][index].permute(1, 2, 0)),
+            ('labels', data['data_samples'][index].gt_sem_seg.data[0]),
+        ):
+            path = root / folder / split / f'{index}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), picture.numpy().astype(np.uint8))
+
+
+def shapes_config(root: Path, work_dir: Path) -> dict:
+    """Segmentation: 4 steps of 2 images; those for evaluation are enlarged, their labels not."""
+    for split, count, size in (('train', 6, (64, 64)), ('val', 4, (48, 64))):
+        write_shapes(root, split, count, size)
+    load, labels = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')
+    pack = dict(type='PackSegInputs')
+    enlarge = dict(type='Resize', scale=(96, 72), keep_ratio=True)
+
+    def loader(split: str, pipeline: list[dict], shuffle: bool) -> dict:
+        return dict(
+            batch_size=2,
+            num_workers=0,
+            sampler=dict(type='InfiniteSampler' if shuffle else 'DefaultSampler', shuffle=shuffle),
+            dataset=dict(
+                type='BaseSegDataset',
+                metainfo=dict(
+                    classes=segmentation.CLASSES,
+                    palette=[[40, 40, 60], [230, 60, 60], [60, 140, 230]],
+                ),
+                data_root=f'{root}/',
+                img_suffix='.png',
+                data_prefix=dict(img_path=f'images/{split}', seg_map_path=f'labels/{split}'),
+                pipeline=pipeline,
+            ),
+        )
+
+    return base_config(root, work_dir) | dict(
+        default_scope='mmseg',
+        model=segmentation.distiller(
+            dict(
+                pixel=dict(type='kd_dense.PixelWise'),
+                pair=dict(type='kd_dense.PairWise', pooling_scale=0.25),
+                holistic=dict(type='kd_dense.Holistic', width=(8, 8, 16, 16)),
+            )
+        ),
+        train_dataloader=loader('train', [load, labels, pack], shuffle=True),
+        val_dataloader=loader('val', [load, enlarge, labels, pack], shuffle=False),
+        val_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU']),
+        optim_wrapper=dict(
+            constructor='kd_dense.AdversarialOptimWrapperConstructor',
+            student=dict(optimizer=dict(type='AdamW', lr=0.01)),
+            discriminator=dict(optimizer=dict(type='Adam', lr=4e-4)),
+        ),
+    )
+
+
+@pytest.fixture
+def segmenting(tmp_path) -> Callable[..., Runner]:
+    """As :func:`training`, of segmentors by an adversarial game."""
+
+    def make(work_dir: str = 'work', **choices) -> Runner:
+        return make_runner(shapes_config(tmp_path / 'shapes', tmp_path / work_dir), **choices)
 
     return make

@@ -13,9 +13,10 @@ from mmengine.runner import get_priority
 
 from kd_dense.errors import SetupError
 from kd_dense.hooks import DistillationPictureHook
-from kd_dense.hooks.drawing import LABEL_FONT, _free_place, _text_size, class_colour
-from kd_dense.hooks.picture_data import choose_images, look, predict
 from kd_dense.hosts import build_model, read_model_config
+from kd_dense.pictures.boxes import LABEL_FONT, free_place
+from kd_dense.pictures.detection import annotated_boxes, choose_images, look, predict
+from kd_dense.pictures.panel import class_colour, text_size
 from tests.models import gfl
 
 HOOK = dict(type='kd_dense.DistillationPictureHook', num_images=2)
@@ -69,9 +70,9 @@ def test_a_student_trained_alone_stands_in_the_third_column(training, tmp_path):
     runner.train()
     assert hook._before.title == 'student alone'
     assert hook._before.subtitle.startswith('GFL, ResNet-18, 0.')
-    (expected,) = predict(alone, hook._images, 0)
+    (expected,) = predict(alone, hook._gallery.images, 0)
     assert len(expected.scores)
-    np.testing.assert_allclose(hook._before.boxes[0].boxes, expected.boxes)
+    np.testing.assert_allclose(hook._before.overlays[0][0].boxes, expected.boxes)
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_before_training(training, tmp_path):
@@ -109,7 +110,7 @@ def test_annotated_boxes_follow_the_resized_image(training, digits_root):
     boxes[:, 2:] += boxes[:, :2]
     assert image.name == 'val_000001.jpg'
     assert image.pixels.shape == (128, 128, 3)
-    np.testing.assert_allclose(image.truth.boxes, boxes * 128 / 160, rtol=1e-5)
+    np.testing.assert_allclose(annotated_boxes(image).boxes, boxes * 128 / 160, rtol=1e-5)
     original = cv2.imread(str(digits_root / 'VOC2007/JPEGImages/val_000001.jpg'))[..., ::-1]
     assert abs(image.pixels.mean((0, 1)) - original.mean((0, 1))).max() < 1  # red is red
 
@@ -135,10 +136,10 @@ def test_regions_are_those_that_the_head_defines(training):
 
 def test_labels_do_not_cover_each_other():
     canvas = FigureCanvasAgg(Figure())
-    wide, tall = _text_size(canvas, 'seven 0.92', LABEL_FONT)
+    wide, tall = text_size(canvas, 'seven 0.92', LABEL_FONT)
     taken = []
     for _ in range(20):
-        place = _free_place(canvas, 'seven 0.92', np.array([5, 5, 60, 60.0]), (320, 320), taken)
+        place = free_place(canvas, 'seven 0.92', np.array([5, 5, 60, 60.0]), (320, 320), taken)
         if place is None:
             break
         assert place[2] - place[0] >= wide and place[3] - place[1] >= tall

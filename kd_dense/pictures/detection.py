@@ -1,59 +1,63 @@
-"""What the pictures of a distillation show: images, predictions and regions, in input pixels."""
+"""Pictures of detectors: boxes, and the regions of localization distillation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.dataset import BaseDataset
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import nn
 
+from ..distiller import Distiller
 from ..regions import main_region, position_centres, region_demands, valuable_localization_region
-from ..views import Batch, DenseView, view_class
-from .drawing import Boxes, Dots
+from ..views import DenseView, view_class
+from .boxes import Boxes, Dots
+from .gallery import Gallery, Image, describe, spread
+from .sheet import Column
 
 REGIONS = {'main': main_region, 'vlr': valuable_localization_region}
+TITLES = {'main': 'main region', 'vlr': 'valuable localization region'}
+COLOURS = {'main': '#1a9e3f', 'vlr': '#f28500'}
 DOT_SHARE = 0.4  # of a level's stride
 
 
-@dataclass(frozen=True)
-class Image:
-    """One image as the pipeline gives it.
+class DetectionGallery(Gallery):
+    """Images with boxes: annotated, predicted; and the positions that regions choose."""
 
-    Attributes:
-        name: its file.
-        inputs: before any normalising, (3, H, W) in BGR, mmdet's order.
-        sample: with what was annotated as ``gt_instances``, xyxy in pixels of ``inputs``.
-    """
+    def choose(self, dataset: BaseDataset, count: int, evaluation: bool) -> list[Image]:
+        """Choose images, with their boxes."""
+        return choose_images(dataset, count, evaluation)
 
-    name: str
-    inputs: Tensor
-    sample: DetDataSample
-
-    @property
-    def pixels(self) -> np.ndarray:
-        """(H, W, 3), uint8, RGB."""
-        image = self.inputs.permute(1, 2, 0).clamp(0, 255).to(torch.uint8)
-        return np.ascontiguousarray(image.numpy()[..., ::-1])
-
-    @property
-    def truth(self) -> Boxes:
+    def annotated(self) -> list[Column]:
         """The annotated boxes."""
-        objects = self.sample.gt_instances
-        return Boxes(objects.bboxes.numpy(), objects.labels.numpy())
+        truth = [[annotated_boxes(image)] for image in self.images]
+        return [Column('ground truth', '', truth, [image.name for image in self.images])]
 
-    def batch(self, model: nn.Module) -> Batch:
-        """The image alone, preprocessed as the model wants it."""
-        data = {'inputs': [self.inputs], 'data_samples': [self.sample.clone()]}
-        return Batch(**_renamed(model.data_preprocessor(data, False)))
+    def predicted(self, title: str, model: nn.Module) -> Column:
+        """What a model finds, by its own preprocessing; it is left in eval mode."""
+        found = predict(model, self.images, self.score_thr)
+        return Column(title, describe(model), [[boxes] for boxes in found])
+
+    def looked_at(self, distiller: Distiller) -> list[Column]:
+        """The main region and the valuable one, where the student's head defines them."""
+        dots = look(distiller.student, self.images)
+        if not dots:
+            return []
+        overlays = [
+            [replace(annotated_boxes(image), plain=True), *(dots[n][i] for n in reversed(dots))]
+            for i, image in enumerate(self.images)
+        ]
+        meanings = {TITLES[name]: COLOURS[name] for name in dots}
+        return [Column('where distillation looks', '', overlays, meanings=meanings)]
 
 
-def _renamed(data: dict) -> dict:
-    return {'images': data['inputs'], 'samples': data['data_samples']}
+def annotated_boxes(image: Image) -> Boxes:
+    """The annotated boxes, xyxy in pixels of the image."""
+    objects = image.sample.gt_instances
+    return Boxes(objects.bboxes.numpy(), objects.labels.numpy())
 
 
 def choose_images(dataset: BaseDataset, count: int, evaluation: bool) -> list[Image]:
@@ -64,10 +68,8 @@ def choose_images(dataset: BaseDataset, count: int, evaluation: bool) -> list[Im
         count: how many, or all where there are fewer.
         evaluation: whether its pipeline is one for evaluation, which resizes images and not boxes.
     """
-    indices = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int))
     images = []
-    for index in indices.tolist():
-        data = dataset[index]
+    for index, name, data in spread(dataset, count):
         sample = data['data_samples']
         if evaluation:
             scale = np.tile(sample.metainfo.get('scale_factor', (1.0, 1.0)), 2)
@@ -82,7 +84,6 @@ def choose_images(dataset: BaseDataset, count: int, evaluation: bool) -> list[Im
         sample.gt_instances = InstanceData(
             bboxes=torch.as_tensor(boxes, dtype=torch.float32), labels=torch.as_tensor(labels)
         )
-        name = Path(sample.metainfo.get('img_path', f'image {index}')).name
         images.append(Image(name, data['inputs'], sample))
     return images
 
@@ -126,5 +127,5 @@ def look(student: nn.Module, images: list[Image]) -> dict[str, list[Dots]]:
         for name in names:
             levels = view.positions(REGIONS[name](view, view))
             chosen = torch.cat([level[0].flatten() for level in levels]).cpu().numpy()
-            dots[name].append(Dots(centres[chosen], strides[chosen] * DOT_SHARE))
+            dots[name].append(Dots(centres[chosen], strides[chosen] * DOT_SHARE, COLOURS[name]))
     return dots
