@@ -8,7 +8,7 @@ from torch import nn
 
 from .errors import SetupError
 from .losses.base import DistillationLoss
-from .views import HostInfo, View, view_class
+from .views import HostInfo, view_class
 
 # what of two hosts has to agree for a loss that reads this of them
 AGREEMENT = {
@@ -73,7 +73,7 @@ def check_pair(
         if minding and not already and getattr(ours, what) != getattr(theirs, what):
             findings.append(_difference(what, ours, theirs, minding))
     for name, loss in losses.items():
-        demands = loss.demands(student) or _unknown(loss, view_class(student))
+        demands = loss.demands(student) or _unknown(loss, student)
         findings += [f'losses.{name}: {finding}' for finding in demands]
     if findings:
         raise SetupError(
@@ -84,12 +84,17 @@ def check_pair(
         )
 
 
-def _unknown(loss: DistillationLoss, view: type[View]) -> list[str]:
-    """What a loss reads that this kind of host does not have, in a sentence."""
+def _unknown(loss: DistillationLoss, student: nn.Module) -> list[str]:
+    """What a loss reads that is not known of this kind of host, in a sentence."""
+    view = view_class(student)
     unknown = [read for read in loss.reads if not hasattr(view, read)]
     if not unknown:
         return []
-    return [f'{type(loss).__name__} reads {", ".join(unknown)}, which no {view.family} model has']
+    return [
+        f'{type(loss).__name__} reads {", ".join(unknown)}, which kd_dense does not know of a '
+        f'{type(student).__name__} ({view.family}); losses on features work on it: hints '
+        '(FeatureImitation) and PKD (PearsonDistillation)'
+    ]
 
 
 def _difference(what: str, ours: HostInfo, theirs: HostInfo, losses: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from torch import nn
 
 from kd_dense.errors import SetupError
-from kd_dense.views import Batch, OneStageView, view_class
+from kd_dense.views import Batch, FeatureView, OneStageView, view_class
 from kd_dense.views.base import noting
 from kd_dense.views.heads import flatten_levels
 from tests.models import gfl
@@ -354,16 +354,25 @@ def test_a_softmax_head_is_described_as_one():
     assert OneStageView(model, batch_for(model)).activation == 'softmax'
 
 
-def test_a_cascade_is_refused_with_the_way_out():
-    message = (
-        r'no view of a CascadeRCNN \(rpn_head: RPNHead, roi_head: CascadeRoIHead\).*Faster R-CNN'
+def test_of_a_cascade_the_features_are_seen():
+    model = build(cascade_rcnn())
+    assert view_class(model) is FeatureView
+    info = FeatureView.describe(model)
+    assert (info.strides, info.num_classes, info.family) == ((8, 16, 32), 3, 'features-only')
+    batch = batch_for(model)
+    view = FeatureView(model, batch)
+    with view.noting_loss():
+        losses = model.loss(batch.images, batch.samples)
+    assert vars(view)['features'][0].requires_grad  # noted, not computed again
+    assert view.own_losses == losses
+    expected = batch.inside(view.level_sizes[1], 16)
+    assert view.level_masks()[1].equal(expected) and view.valid_at(view.level_sizes[1]).equal(
+        expected
     )
-    with pytest.raises(SetupError, match=message):
-        view_class(build(cascade_rcnn()))
 
 
 def test_something_that_is_no_detector_is_refused():
-    with pytest.raises(SetupError, match=r'no view of a Linear \(no head\)'):
+    with pytest.raises(SetupError, match='no view of a Linear: it has no `backbone` and'):
         view_class(nn.Linear(2, 2))
 
 

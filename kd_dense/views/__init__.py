@@ -7,13 +7,14 @@ from torch import nn
 from ..errors import SetupError
 from .base import Batch, HostInfo
 from .dense import DenseView
+from .features import FeatureView
 from .heads import Assignment
 from .one_stage import OneStageView
 from .segmentation import SegmentationView
 from .two_stage import RoITargets, TwoStageView
 from .view import View, probe
 
-VIEWS = (OneStageView, TwoStageView, SegmentationView)
+VIEWS = (OneStageView, TwoStageView, SegmentationView, FeatureView)
 
 
 def view_class(model: nn.Module) -> type[View]:
@@ -25,17 +26,9 @@ def view_class(model: nn.Module) -> type[View]:
     for view in VIEWS:
         if view.describes(model):
             return view
-    heads = ', '.join(
-        f'{name}: {type(getattr(model, name)).__name__}'
-        for name in ('bbox_head', 'rpn_head', 'roi_head', 'decode_head')
-        if hasattr(model, name)
-    )
     raise SetupError(
-        f'kd_dense has no view of a {type(model).__name__} ({heads or "no head"}). It can look '
-        'into one-stage detectors of mmdet with an anchor head or an FCOS head (GFL, ATSS, '
-        'RetinaNet, FCOS and their kin), into two-stage detectors with an RPNHead and one '
-        'StandardRoIHead (Faster R-CNN, Mask R-CNN), not a cascade of them, and into segmentors of '
-        'mmseg with one decode head (PSPNet, DeepLabV3+, SegFormer and their kin); choose such a '
+        f'kd_dense has no view of a {type(model).__name__}: it has no `backbone` and '
+        '`extract_feat`, as the detectors of mmdet and the segmentors of mmseg have. Choose such a '
         'model as teacher and student.'
     )
 
@@ -45,6 +38,7 @@ __all__ = [
     'Assignment',
     'Batch',
     'DenseView',
+    'FeatureView',
     'HostInfo',
     'OneStageView',
     'RoITargets',

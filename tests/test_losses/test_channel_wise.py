@@ -133,7 +133,8 @@ def test_logits_of_a_detector_are_refused():
         losses=dict(cwd=dict(type='kd_dense.ChannelWise')),
     )
     with pytest.raises(
-        SetupError, match=r'losses\.cwd: ChannelWise reads seg_logits, which no one-'
+        SetupError,
+        match=r'losses\.cwd: ChannelWise reads seg_logits, which kd_dense does not know of a GFL',
     ):
         MODELS.build(config).load_teacher()
 
