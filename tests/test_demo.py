@@ -114,6 +114,20 @@ def test_a_stage_that_fails_is_told_with_its_reason_and_tried_again(folder):
     assert {'student', 'distilled'} <= names()
 
 
+def test_an_interrupted_demo_stops_its_trainings_and_goes_on_later(folder, monkeypatch):
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr('tools.demo_stages.time.sleep', interrupt)
+        with pytest.raises(SystemExit, match='the same command goes on from here'):
+            train_all(TASK)
+    assert not (folder / 'out/teacher/done.json').exists()
+    assert (folder / 'out/teacher/started.json').exists()
+    train_all(TASK)
+    assert {'teacher', 'student', 'distilled'} <= names()
+
+
 @pytest.mark.parametrize('name', TASKS)
 def test_the_options_fit_the_configs(name, monkeypatch):
     task = TASKS[name]

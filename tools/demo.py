@@ -46,11 +46,11 @@ TASKS = {
     'segmentation': Task(
         folder=Path('work_dirs/demo-seg'),
         product='the small segmentor, for plain mmseg',
-        minutes=15,
+        minutes=13,
         metrics={'mIoU': 'mIoU', 'aAcc': 'aAcc'},
         decimals=2,
         stages=(
-            Stage('teacher', 'the teacher', 'configs/digits_pspnet_teacher.py', 9),
+            Stage('teacher', 'the teacher', 'configs/digits_pspnet_teacher.py', 7),
             Stage('student', 'the student alone', 'configs/digits_pspnet_student.py', 3),
             Stage(
                 'distilled',

@@ -79,9 +79,10 @@ def main() -> None:
         raise SystemExit('plot: give each training a name of its own with --names.')
     runs = dict(zip(names, map(read_scalars, args.folders), strict=True))
     found = {key for scalars in runs.values() for line in scalars for key in line}
-    metrics = sorted(k for k in found if k.endswith(METRICS))
-    losses = sorted(k for k in found if 'loss' in k or k.startswith('discriminator_'))
-    keys = args.keys or [*metrics, *losses]
+    metrics = [k for end in METRICS for k in sorted(found) if k.endswith(end)]
+    losses = sorted(k for k in found if 'loss' in k)
+    critics = sorted(k for k in found if k.startswith('discriminator_'))
+    keys = args.keys or [*metrics, *losses, *critics]
     unknown = [key for key in keys if key not in found]
     if unknown:
         raise SystemExit(f'plot: {unknown} was never logged; there are {sorted(found)}.')
