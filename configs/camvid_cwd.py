@@ -1,6 +1,6 @@
 # The student taught channel by channel, on CamVid
 # python tools/train.py configs/camvid_cwd.py
-_base_ = ['./camvid_pspnet_student.py', './_base_/distill_seg.py']
+_base_ = ['./camvid_pspnet_student.py', './_base_/recipes/cwd.py']
 model = dict(
     _delete_=True,
     type='kd_dense.Distiller',
@@ -9,5 +9,5 @@ model = dict(
         config='configs/camvid_pspnet_teacher.py',
         checkpoint='work_dirs/camvid_pspnet_teacher/iter_2000.pth',
     ),
-    losses=dict(cwd=dict(type='kd_dense.ChannelWise', stages=('logits',), temperature=4, weight=3)),
+    losses={{_base_.losses}},
 )

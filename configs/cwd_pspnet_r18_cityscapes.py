@@ -1,6 +1,6 @@
 # Channel-wise distillation of the logits; mmseg's R18 has 74.87 mIoU on Cityscapes without a teacher
 # python tools/train.py configs/cwd_pspnet_r18_cityscapes.py
-_base_ = ['./_base_/pspnet_r18_cityscapes.py', './_base_/distill_seg.py']
+_base_ = ['./_base_/pspnet_r18_cityscapes.py', './_base_/recipes/cwd.py']
 model = dict(
     _delete_=True,
     type='kd_dense.Distiller',
@@ -9,5 +9,5 @@ model = dict(
         config='mmseg::pspnet/pspnet_r101-d8_4xb2-80k_cityscapes-512x1024.py',
         checkpoint='https://mmassets.onedl.ai/mmsegmentation/v0.5/pspnet/pspnet_r101-d8_512x1024_80k_cityscapes/pspnet_r101-d8_512x1024_80k_cityscapes_20200606_112211-e1e1100f.pth',
     ),
-    losses=dict(cwd=dict(type='kd_dense.ChannelWise', stages=('logits',), temperature=4, weight=3)),
+    losses={{_base_.losses}},
 )

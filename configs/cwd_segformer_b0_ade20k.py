@@ -1,6 +1,6 @@
 # SegFormer B2 (45.58 mIoU published) teaches B0 (37.41 published) on ADE20K, channel by channel
 # python tools/train.py configs/cwd_segformer_b0_ade20k.py
-_base_ = ['./_base_/segformer_b0_ade20k.py', './_base_/distill_seg.py']
+_base_ = ['./_base_/segformer_b0_ade20k.py', './_base_/recipes/cwd.py']
 model = dict(
     _delete_=True,
     type='kd_dense.Distiller',
@@ -9,5 +9,5 @@ model = dict(
         config='mmseg::segformer/segformer_mit-b2_8xb2-160k_ade20k-512x512.py',
         checkpoint='https://mmassets.onedl.ai/mmsegmentation/v0.5/segformer/segformer_mit-b2_512x512_160k_ade20k/segformer_mit-b2_512x512_160k_ade20k_20210726_112103-cbd414ac.pth',
     ),
-    losses=dict(cwd=dict(type='kd_dense.ChannelWise', stages=('logits',), temperature=4, weight=3)),
+    losses={{_base_.losses}},
 )

@@ -1,6 +1,6 @@
 # The student taught pixel by pixel
 # python tools/train.py configs/digits_pixel.py
-_base_ = ['./digits_pspnet_student.py', './_base_/structured.py']
+_base_ = ['./digits_pspnet_student.py', './_base_/recipes/structured.py']
 model = dict(
     _delete_=True,
     type='kd_dense.Distiller',
@@ -9,5 +9,5 @@ model = dict(
         config='configs/digits_pspnet_teacher.py',
         checkpoint='work_dirs/digits_pspnet_teacher/iter_1500.pth',
     ),
-    losses=dict(pixel={{_base_.structured.pixel}}),
+    losses=dict(pixel={{_base_.losses.pixel}}),
 )

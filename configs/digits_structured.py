@@ -1,6 +1,6 @@
 # The student taught pixel by pixel, pair by pair, and by a discriminator
 # python tools/train.py configs/digits_structured.py
-_base_ = ['./digits_pspnet_student.py', './_base_/structured.py']
+_base_ = ['./digits_pspnet_student.py', './_base_/recipes/structured.py']
 model = dict(
     _delete_=True,
     type='kd_dense.Distiller',
@@ -9,7 +9,7 @@ model = dict(
         config='configs/digits_pspnet_teacher.py',
         checkpoint='work_dirs/digits_pspnet_teacher/iter_1500.pth',
     ),
-    losses={{_base_.structured}},
+    losses={{_base_.losses}},
 )
 optim_wrapper = dict(
     _delete_=True,

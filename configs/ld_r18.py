@@ -1,7 +1,7 @@
 # COCO box AP of the student: 35.8 without a teacher, 36.5 (main region), 37.5 (all three) published with
 # localization distillation (Zheng et al. 2022); not reproduced by us
 # tools/dist_train.sh configs/ld_r18.py 8        (one GPU: python tools/train.py configs/ld_r18.py --auto-scale-lr)
-_base_ = ['./_base_/gfl_r18_coco.py', './_base_/distill.py']
+_base_ = ['./_base_/gfl_r18_coco.py', './_base_/recipes/ld.py']
 model = dict(
     _delete_=True,
     type='kd_dense.Distiller',
@@ -11,22 +11,5 @@ model = dict(
         checkpoint='https://mmassets.onedl.ai/mmdetection/v2.0/gfl/gfl_r101_fpn_mstrain_2x_coco/'
         'gfl_r101_fpn_mstrain_2x_coco_20200629_200126-dd12f847.pth',
     ),
-    losses=dict(
-        ld=dict(
-            type='kd_dense.LocalizationDistillation', region='main', temperature=10, weight=0.25
-        ),
-        vlr=dict(
-            type='kd_dense.LocalizationDistillation', region='vlr', temperature=10, weight=0.25
-        ),
-        cls=dict(
-            type='kd_dense.SoftTargets',
-            region='main',
-            temperature=2,
-            activation='softmax',
-            over_classes='mean',
-            weight=10,
-        ),
-        # feature imitation on top: 42.1 to 42.4 AP published for R50; set the weight to 2 to use it
-        imitation=dict(type='kd_dense.FeatureImitation', region='main', weight=0),
-    ),
+    losses={{_base_.losses}},
 )

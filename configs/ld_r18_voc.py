@@ -1,26 +1,11 @@
 # VOC AP of the student: 51.8 without a teacher, 53.0 (main region), 54.0 (all three) published (Zheng et al. 2022);
 # not reproduced by us
 # tools/dist_train.sh configs/gfl_r101_voc.py 8 && tools/dist_train.sh configs/ld_r18_voc.py 8
-_base_ = ['./_base_/gfl_r18_voc.py', './_base_/distill.py']
+_base_ = ['./_base_/gfl_r18_voc.py', './_base_/recipes/ld.py']
 model = dict(
     _delete_=True,
     type='kd_dense.Distiller',
     student={{_base_.model}},
     teacher=dict(config='configs/gfl_r101_voc.py', checkpoint='work_dirs/gfl_r101_voc/epoch_4.pth'),
-    losses=dict(
-        ld=dict(
-            type='kd_dense.LocalizationDistillation', region='main', temperature=10, weight=0.25
-        ),
-        vlr=dict(
-            type='kd_dense.LocalizationDistillation', region='vlr', temperature=10, weight=0.25
-        ),
-        cls=dict(
-            type='kd_dense.SoftTargets',
-            region='main',
-            temperature=2,
-            activation='softmax',
-            over_classes='mean',
-            weight=10,
-        ),
-    ),
+    losses={{_base_.losses}},
 )

@@ -1,6 +1,6 @@
 # Pixel-wise and pair-wise. Cityscapes mIoU: 69.10 without a teacher, 71.78 published (the paper's schedule)
 # python tools/train.py configs/pixel_pair_pspnet_r18_cityscapes.py
-_base_ = ['./_base_/pspnet_r18_cityscapes.py', './_base_/structured.py']
+_base_ = ['./_base_/pspnet_r18_cityscapes.py', './_base_/recipes/structured.py']
 model = dict(
     _delete_=True,
     type='kd_dense.Distiller',
@@ -9,5 +9,5 @@ model = dict(
         config='mmseg::pspnet/pspnet_r101-d8_4xb2-80k_cityscapes-512x1024.py',
         checkpoint='https://mmassets.onedl.ai/mmsegmentation/v0.5/pspnet/pspnet_r101-d8_512x1024_80k_cityscapes/pspnet_r101-d8_512x1024_80k_cityscapes_20200606_112211-e1e1100f.pth',
     ),
-    losses=dict(pixel={{_base_.structured.pixel}}, pair={{_base_.structured.pair}}),
+    losses=dict(pixel={{_base_.losses.pixel}}, pair={{_base_.losses.pair}}),
 )

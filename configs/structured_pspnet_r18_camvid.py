@@ -1,6 +1,6 @@
 # PSPNet R101 teaches R18 on CamVid (train + val -> test, 11 classes)
 # python tools/train.py configs/structured_pspnet_r18_camvid.py
-_base_ = ['./_base_/pspnet_r18_camvid.py', './_base_/structured.py']
+_base_ = ['./_base_/pspnet_r18_camvid.py', './_base_/recipes/structured.py']
 model = dict(
     _delete_=True,
     type='kd_dense.Distiller',
@@ -9,7 +9,7 @@ model = dict(
         config='configs/pspnet_r101_camvid.py',
         checkpoint='work_dirs/pspnet_r101_camvid/iter_20000.pth',
     ),
-    losses={{_base_.structured}},
+    losses={{_base_.losses}},
 )
 optim_wrapper = dict(
     _delete_=True,

@@ -1,6 +1,6 @@
 # PSPNet R101 (78.52 mIoU published) teaches R18 on VOC 2012
 # python tools/train.py configs/structured_pspnet_r18_voc12.py
-_base_ = ['./_base_/pspnet_r18_voc12.py', './_base_/structured.py']
+_base_ = ['./_base_/pspnet_r18_voc12.py', './_base_/recipes/structured.py']
 model = dict(
     _delete_=True,
     type='kd_dense.Distiller',
@@ -9,7 +9,7 @@ model = dict(
         config='mmseg::pspnet/pspnet_r101-d8_4xb4-40k_voc12aug-512x512.py',
         checkpoint='https://mmassets.onedl.ai/mmsegmentation/v0.5/pspnet/pspnet_r101-d8_512x512_40k_voc12aug/pspnet_r101-d8_512x512_40k_voc12aug_20200613_161222-bc933b18.pth',
     ),
-    losses={{_base_.structured}},
+    losses={{_base_.losses}},
 )
 optim_wrapper = dict(
     _delete_=True,

@@ -66,6 +66,7 @@ class Distiller(BaseModel):
             self.losses = nn.ModuleDict({name: MODELS.build(dict(c)) for name, c in losses.items()})
             for name, loss in self.losses.items():
                 _check_loss(name, loss)
+                loss.name = name
                 loss.connect(self.student, lambda: self.teacher.model)
         # a discriminator has its own optimizer, which averages over the ranks itself
         self._ddp_params_and_buffers_to_ignore = [

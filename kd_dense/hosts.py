@@ -42,7 +42,7 @@ def read_model_config(source: ModelSource, role: str) -> ConfigDict:
         if 'type' in config:
             return _student_of(config, role)
     else:
-        config = _read_file(str(source), role)
+        config = read_config_file(str(source), role)
     if 'model' not in config:
         raise SetupError(
             f'The config of the {role} holds no `model`: found {sorted(config)} in '
@@ -67,7 +67,16 @@ def _student_of(model: ConfigDict, role: str) -> ConfigDict:
     return student
 
 
-def _read_file(name: str, role: str) -> Config:
+def read_config_file(name: str, role: str) -> Config:
+    """Read a whole config.
+
+    Args:
+        name: path of a config file, or ``mmdet::...`` or ``mmseg::...`` name.
+        role: ``'teacher'`` or ``'student'``, for messages.
+
+    Raises:
+        FileNotFoundError: there is no such file or name.
+    """
     if '::' not in name:
         if not Path(name).is_file():
             raise FileNotFoundError(

@@ -24,6 +24,7 @@ class DistillationLoss(nn.Module):
             beforehand and the teacher runs as deep as needed; what it reads of the student alone
             is not listed.
         factor: share of the weight in force now, set by a weight schedule.
+        name: what the distiller calls it.
     """
 
     reads: tuple[str, ...] = ()
@@ -32,6 +33,7 @@ class DistillationLoss(nn.Module):
         super().__init__()
         self.weight = weight
         self.factor = 1.0
+        self.name = ''
 
     @property
     def scale(self) -> float:

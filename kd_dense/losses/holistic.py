@@ -29,7 +29,7 @@ OPTIMIZERS = (
 
 
 class Shown(NamedTuple):
-    """What the discriminator was shown of one batch, without gradients.
+    """What the discriminator is shown of one batch.
 
     Attributes:
         student, teacher: class scores by softmax, 0 where a pixel is ignored, (N, K, h, w).
@@ -129,19 +129,28 @@ class Holistic(DistillationLoss):
         if not self.has_optimizer:
             raise SetupError(
                 f'The discriminator of Holistic has no optimizer. Set {OPTIMIZERS}; '
-                'configs/_base_/structured.py has one to start from. With one optimizer for both '
-                'it would learn to let the student pass.'
+                'configs/_base_/recipes/structured.py has one to start from. With one optimizer '
+                'for both it would learn to let the student pass.'
             )
+        ours, theirs, images = self.show(student, teacher)
+        self.shown = Shown(ours.detach(), theirs, images)
+        with frozen(self.discriminator):
+            scores = self.discriminator(ours, images)
+        value = -scores.sum() / global_divisor(scores.new_tensor(len(scores)))
+        return value if self.limit is None else value * self._share(value, student)
+
+    @staticmethod
+    def show(student: SegmentationView, teacher: SegmentationView) -> Shown:
+        """What the discriminator sees of a batch; the student's scores keep their gradient."""
         logits = student.seg_logits.float()
         size = tuple(logits.shape[-2:])
         valid = student.valid_at(size)[:, None]
-        ours = logits.softmax(dim=1) * valid
-        theirs = resized(teacher.seg_logits.detach().float(), size).softmax(dim=1) * valid
-        self.shown = Shown(ours.detach(), theirs, student.batch.images.float())
-        with frozen(self.discriminator):
-            scores = self.discriminator(ours, self.shown.images)
-        value = -scores.sum() / global_divisor(scores.new_tensor(len(scores)))
-        return value if self.limit is None else value * self._share(value, student)
+        theirs = resized(teacher.seg_logits.detach().float(), size)
+        return Shown(
+            logits.softmax(dim=1) * valid,
+            theirs.softmax(dim=1) * valid,
+            student.batch.images.float(),
+        )
 
     def _share(self, value: Tensor, student: SegmentationView) -> float:
         """What of the loss keeps its gradient on the logits within the limit."""
@@ -151,7 +160,7 @@ class Holistic(DistillationLoss):
         ours, task = (_gradient_norm(x, logits) for x in (value * self.scale, student.task_loss()))
         share = min(1.0, self.limit * task / ours) if ours > 0 else 1.0
         share = share if math.isfinite(share) else 0.0
-        MessageHub.get_current_instance().update_scalar('train/kd_limited', share)
+        MessageHub.get_current_instance().update_scalar(f'train/kd_limited/{self.name}', share)
         return share
 
     def judge(self) -> dict[str, Tensor]:

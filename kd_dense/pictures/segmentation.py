@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from ..discriminator import Discriminator, frozen
 from ..distiller import Distiller
 from ..losses.holistic import Holistic
-from ..losses.stages import resized
 from ..views import SegmentationView
 from .gallery import Gallery, Image, describe, spread
 from .masks import NEGATIVE, POSITIVE, HeatMap, Mask
@@ -150,12 +149,7 @@ def judge(distiller: Distiller, game: Holistic, image: Image) -> Verdict:
     critic = game.discriminator.eval()
     batch = image.batch(distiller.student, training=True)
     view = SegmentationView(distiller.student, batch, torch.no_grad)
-    logits = view.seg_logits.float()
-    size = tuple(logits.shape[-2:])
-    valid = view.valid_at(size)[:, None]
-    ours = logits.softmax(dim=1) * valid
-    theirs = resized(distiller.teacher.view(batch).seg_logits.float(), size).softmax(dim=1) * valid
-    images = batch.images.float()
+    ours, theirs, images = game.show(view, distiller.teacher.view(batch))
     with torch.no_grad():
         scores = [float(critic(x, images)) for x in (ours, theirs)]
     reasons = attribute(critic, ours, theirs, images)[0].cpu().numpy()

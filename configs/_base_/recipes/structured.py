@@ -1,6 +1,6 @@
 # The losses of structured distillation (Liu et al. 2019), and the optimizer of its discriminator.
-_base_ = ['./distill_seg.py']
-structured = dict(
+_base_ = ['../distill_seg.py']
+losses = dict(
     # lambda_1
     pixel=dict(type='kd_dense.PixelWise', weight=10.0),
     pair=dict(type='kd_dense.PairWise', weight=10.0, stage='head', pooling_scale=0.5),

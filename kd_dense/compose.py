@@ -1,0 +1,171 @@
+"""Compose a distillation from a student, a teacher and a recipe.
+
+A recipe is a config below ``configs/_base_/recipes``: its ``losses``, hooks, and where it plays an
+adversarial game the ``discriminator``'s optimizer.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config, ConfigDict
+from torch import nn
+
+from .errors import SetupError
+from .hosts import build_model, own_randomness, read_config_file, read_model_config
+from .registry import MODELS
+from .verify import check_pair
+from .views import OneStageView, SegmentationView, TwoStageView, view_class
+
+# by the student's host family, the first that fits the pair
+PREFERRED = {
+    OneStageView.family: ('ld', 'pkd', 'hint'),
+    TwoStageView.family: ('chen2017', 'pkd_two_stage', 'hint'),
+    SegmentationView.family: ('structured', 'pkd', 'hint'),
+}
+ANY_FAMILY = ('pkd', 'hint')
+
+
+class Choice(NamedTuple):
+    """A recipe that fits a pair.
+
+    Attributes:
+        name: of the recipe.
+        refused: why those before it do not fit, by name.
+    """
+
+    name: str
+    refused: dict[str, str]
+
+
+def recipes(folder: Path) -> dict[str, Path]:
+    """The recipes in a folder, by name."""
+    return {path.stem: path for path in sorted(folder.glob('*.py'))}
+
+
+def choose_recipe(
+    student: nn.Module, teacher: nn.Module, known: dict[str, Path], same_classes: bool = True
+) -> Choice:
+    """The first of the preferred recipes whose losses fit a pair.
+
+    Args:
+        student, teacher: the built models.
+        known: recipes by name.
+        same_classes: see :class:`~kd_dense.teacher.Teacher`.
+
+    Raises:
+        SetupError: none fits.
+    """
+    refused = {}
+    for name in PREFERRED.get(view_class(student).family, ANY_FAMILY):
+        if name not in known:
+            continue
+        try:
+            check_recipe(student, teacher, Config.fromfile(known[name]).losses, same_classes)
+        except SetupError as error:
+            refused[name] = str(error)
+            continue
+        return Choice(name, refused)
+    raise SetupError(
+        'No recipe fits this pair.\n'
+        + '\n'.join(f'{name}: {reason}' for name, reason in refused.items())
+    )
+
+
+def check_recipe(
+    student: nn.Module, teacher: nn.Module, losses: ConfigDict, same_classes: bool = True
+) -> None:
+    """Check that a recipe's losses fit a pair.
+
+    Raises:
+        SetupError: they do not; the message says why.
+    """
+    with own_randomness():
+        built = {name: MODELS.build(dict(loss)) for name, loss in losses.items()}
+        check_pair(student, teacher, built, same_classes)
+        for loss in built.values():
+            loss.connect(student, lambda: teacher)
+
+
+def compose(
+    student: str,
+    teacher: str,
+    checkpoint: str | None,
+    folder: Path,
+    recipe: str = 'auto',
+    same_classes: bool = True,
+) -> tuple[Config, Choice]:
+    """The config of a distillation: the student's, with a teacher and a recipe's losses.
+
+    Args:
+        student: a whole config, with data and schedule: a path, or an ``mmdet::`` or ``mmseg::``
+            name.
+        teacher: config of the teacher, as the student's.
+        checkpoint: of the teacher, a path or URL.
+        folder: of the recipes.
+        recipe: name of one of them, or ``'auto'``.
+        same_classes: see :class:`~kd_dense.teacher.Teacher`.
+
+    Raises:
+        FileNotFoundError: a config is not there.
+        SetupError: no such recipe, or one that does not fit the pair.
+    """
+    known = recipes(folder)
+    if recipe not in ('auto', *known):
+        raise SetupError(f'There is no recipe {recipe!r}; choose auto, {", ".join(known)}.')
+    config = read_config_file(student, 'student')
+    if 'train_dataloader' not in config or 'model' not in config:
+        raise SetupError(
+            f'{student} is no whole training: it needs `model`, `train_dataloader` and a schedule, '
+            'as a config of mmdet or mmseg has them.'
+        )
+    models = [
+        build_model(_without_downloads(read_model_config(source, role)))
+        for source, role in ((student, 'student'), (teacher, 'teacher'))
+    ]
+    if recipe == 'auto':
+        choice = choose_recipe(*models, known, same_classes)
+    else:
+        choice = Choice(recipe, {})
+        check_recipe(*models, Config.fromfile(known[recipe]).losses, same_classes)
+    chosen = Config.fromfile(known[choice.name])
+    return _merged(config, teacher, checkpoint, chosen, same_classes), choice
+
+
+def _merged(
+    config: Config, teacher: str, checkpoint: str | None, recipe: Config, same_classes: bool
+) -> Config:
+    """A student's config with teacher and recipe."""
+    merged = Config(config.to_dict())
+    student = copy.deepcopy(merged.model)
+    teacher_options = dict(config=teacher, checkpoint=checkpoint)
+    if not same_classes:
+        teacher_options['same_classes'] = False
+    merged.model = ConfigDict(
+        type='kd_dense.Distiller', student=student, teacher=teacher_options, losses=recipe.losses
+    )
+    imports = merged.get('custom_imports', {}).get('imports', [])
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    merged.custom_imports = dict(
+        imports=list(dict.fromkeys([*imports, *recipe.custom_imports.imports])),
+        allow_failed_imports=False,
+    )
+    merged.custom_hooks = [*merged.get('custom_hooks', []), *recipe.custom_hooks]
+    if 'discriminator' in recipe:
+        merged.optim_wrapper = dict(
+            constructor='kd_dense.AdversarialOptimWrapperConstructor',
+            student=merged.optim_wrapper,
+            discriminator=recipe.discriminator,
+        )
+    return merged
+
+
+def _without_downloads(model: ConfigDict) -> ConfigDict:
+    """A model's config that is only built, to be looked at: nothing pretrained."""
+    model = copy.deepcopy(model)
+    model.pop('pretrained', None)
+    if model.get('backbone'):
+        model.backbone.pop('init_cfg', None)
+    return model
