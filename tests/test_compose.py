@@ -1,4 +1,4 @@
-"""Composing a distillation: which recipe fits, and ten pairs that train through tools/distill.py."""
+"""Composing a distillation: which recipe fits, and pairs that train through tools/distill.py."""
 
 import importlib.util
 import sys
@@ -160,7 +160,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize('case', SMALL)
-def test_ten_pairs_train_two_steps_each(case, digits_root, tmp_path, monkeypatch):
+def test_pairs_of_many_families_train_two_steps_each(case, digits_root, tmp_path, monkeypatch):
     recipe = case.split()[0]
     student, teacher = SMALL[case]
     segments = 'decode_head' in student
@@ -185,11 +185,7 @@ def test_ten_pairs_train_two_steps_each(case, digits_root, tmp_path, monkeypatch
         '--cfg-options', f'experiment_name={case.replace(" ", "_")}', 'custom_hooks.2.num_images=1',
         *(['model.losses.holistic.width=(8,8,16,16)'] if recipe == 'structured' else []),
     )  # fmt: skip
-    assert (
-        (out / 'iter_2.pth').exists()
-        or (out / 'last_checkpoint').exists()
-        or any(out.glob('*/vis_data'))
-    )
+    assert (out / 'iter_2.pth').exists() and (out / 'iter_2_student.pth').exists()
     again = Config.fromfile(out / f'{recipe}_student.py')
     assert again.model.losses.keys() == Config.fromfile(RECIPES / f'{recipe}.py').losses.keys()
 
