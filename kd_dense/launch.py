@@ -135,7 +135,7 @@ def check_data(config: Config, parts: tuple[str, ...]) -> None:
     """
     for part in parts:
         loader = config.get(part)
-        for dataset in _leaves(loader['dataset']) if loader else ():
+        for dataset in leaf_datasets(loader['dataset']) if loader else ():
             path = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
             if not path.exists():
                 raise FileNotFoundError(
@@ -144,13 +144,13 @@ def check_data(config: Config, parts: tuple[str, ...]) -> None:
                 )
 
 
-def _leaves(dataset: ConfigDict) -> Iterator[ConfigDict]:
+def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
     """The datasets inside wrappers such as RepeatDataset and ConcatDataset."""
     inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
     if not inner:
         yield dataset
     for each in inner:
-        yield from _leaves(each)
+        yield from leaf_datasets(each)
 
 
 def is_distiller(config: Config) -> bool:

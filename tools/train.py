@@ -7,6 +7,7 @@ import argparse
 
 from mmengine.runner import Runner
 
+from kd_dense.doctor import as_lines, before_training, refuse
 from kd_dense.launch import (
     check_data,
     command_line,
@@ -32,6 +33,9 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         help='go on from a checkpoint; without a path: from the latest in the work directory',
     )
+    parser.add_argument(
+        '--no-check', action='store_true', help='train even where a check finds something wrong'
+    )
     common_options(parser)
     return parser.parse_args()
 
@@ -52,6 +56,10 @@ def main() -> None:
         runner = Runner.from_cfg(config)
         if is_distiller(config):
             model = getattr(runner.model, 'module', runner.model)
+            if not args.no_check:
+                report = before_training(config, model, args.config)
+                refuse(report)
+                runner.logger.info(as_lines(report))
             model.load_teacher()  # before the data is read: a wrong teacher is seen in seconds
         runner.train()
 
