@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
@@ -85,6 +85,53 @@ def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
+class Fit(NamedTuple):
+    """How the weights of a checkpoint fit a model, by name.
+
+    Attributes:
+        matched: how many weights of the model are there, in the same shape.
+        total: how many weights the model has.
+        missing: names of the model's weights that are not there.
+        unexpected: names that the model does not have.
+        shapes: the weights of another shape, in words.
+    """
+
+    matched: int
+    total: int
+    missing: list[str]
+    unexpected: list[str]
+    shapes: list[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing, left over or of another shape."""
+        return not (self.missing or self.unexpected or self.shapes)
+
+    def __str__(self) -> str:
+        return (
+            f'{self.matched} of {self.total} weights match; '
+            f'missing: {_some(self.missing)}; unexpected: {_some(self.unexpected)}; '
+            f'other shape: {_some(self.shapes)}'
+        )
+
+
+def fit(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
+    """Compare the weights of a checkpoint with a model's; nothing is loaded."""
+    own = model.state_dict()
+    return Fit(
+        sum(k in state and state[k].shape == own[k].shape for k in own),
+        len(own),
+        # batch counters are not used in evaluation, and checkpoints from before 2018 lack them
+        [k for k in own if k not in state and not k.endswith('num_batches_tracked')],
+        [k for k in state if k not in own],
+        [
+            f'{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}'
+            for k in own
+            if k in state and state[k].shape != own[k].shape
+        ],
+    )
+
+
 def load_completely(model: nn.Module, state: Mapping[str, Tensor], source: str, role: str) -> None:
     """Load every weight of a model, or none.
 
@@ -97,23 +144,12 @@ def load_completely(model: nn.Module, state: Mapping[str, Tensor], source: str, 
     Raises:
         ValueError: a weight is missing, left over or of another shape.
     """
-    own = model.state_dict()
-    # batch counters are not used in evaluation, and checkpoints from before 2018 lack them
-    missing = [k for k in own if k not in state and not k.endswith('num_batches_tracked')]
-    unexpected = [k for k in state if k not in own]
-    shapes = [
-        f'{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}'
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    if missing or unexpected or shapes:
-        fitting = sum(k in state and state[k].shape == own[k].shape for k in own)
+    found = fit(model, state)
+    if not found.complete:
         raise SetupError(
-            f'The checkpoint {source} does not fit the {role} ({type(model).__name__}): '
-            f'{fitting} of {len(own)} weights match; '
-            f'missing: {_some(missing)}; unexpected: {_some(unexpected)}; '
-            f'other shape: {_some(shapes)}. Nothing was loaded. Name the checkpoint that was '
-            f'trained with this config, or the config that this checkpoint was trained with.'
+            f'The checkpoint {source} does not fit the {role} ({type(model).__name__}): {found}. '
+            'Nothing was loaded. Name the checkpoint that was '
+            'trained with this config, or the config that this checkpoint was trained with.'
         )
     model.load_state_dict(state, strict=False)
 

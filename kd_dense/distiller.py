@@ -119,13 +119,28 @@ class Distiller(BaseModel):
             inputs: normalised and padded images, (N, 3, H, W).
             data_samples: N annotated samples.
         """
+        losses, values = self.both_losses(inputs, data_samples)
+        if self._any_active():
+            for name in self._not_finite(values):
+                values[name] = self.losses[name].nothing(inputs)
+        return losses | {f'loss_kd_{name}': value for name, value in values.items()}
+
+    def both_losses(
+        self, inputs: Tensor, data_samples: list[BaseDataElement]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The student's own losses, and the distillation losses by name, finite or not.
+
+        Args:
+            inputs: normalised and padded images, (N, 3, H, W).
+            data_samples: N annotated samples.
+        """
         self.load_teacher()
         self._check_classes()
         batch = Batch(inputs, data_samples)
         student = self._view(self.student, batch)
-        if not any(loss.active for loss in self.losses.values()):
+        if not self._any_active():
             losses = self.student(inputs, data_samples, mode='loss')
-            return losses | {f'loss_kd_{n}': kd.nothing(inputs) for n, kd in self.losses.items()}
+            return losses, {name: loss.nothing(inputs) for name, loss in self.losses.items()}
         teacher = self.teacher.view(batch, student)
         # the teacher runs first: what it needs meanwhile is free again before the student's
         # activations, kept for the backward pass, fill the memory
@@ -137,9 +152,10 @@ class Distiller(BaseModel):
                 name: loss(student, teacher) * loss.scale if loss.active else loss.nothing(inputs)
                 for name, loss in self.losses.items()
             }
-        for name in self._not_finite(values):
-            values[name] = self.losses[name].nothing(inputs)
-        return losses | {f'loss_kd_{name}': value for name, value in values.items()}
+        return losses, values
+
+    def _any_active(self) -> bool:
+        return any(loss.active for loss in self.losses.values())
 
     def _not_finite(self, values: Mapping[str, Tensor]) -> list[str]:
         """Distillation losses that would spoil the student, to be left out of this step."""

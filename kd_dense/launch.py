@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.runner import Runner
 
 from .errors import SetupError
 from .hosts import DISTILLER_TYPES, need_mmseg, read_model_config
@@ -111,32 +110,6 @@ def use_mixed_precision(config: Config) -> None:
     wrapper.setdefault('loss_scale', 'dynamic')
 
 
-def train(config: Config, args: argparse.Namespace) -> None:
-    """Train as a command line says; the data and the teacher are checked before.
-
-    Args:
-        config: of a distiller or a plain model.
-        args: with ``amp``, ``auto_scale_lr`` and ``resume``.
-
-    Raises:
-        FileNotFoundError: data or teacher are not there.
-        SetupError: something does not fit.
-    """
-    if args.amp:
-        use_mixed_precision(config)
-    if args.auto_scale_lr:
-        scale_learning_rate(config)
-    if args.resume is not None:
-        config.resume = True
-        config.load_from = None if args.resume == 'auto' else args.resume
-    check_data(config, ('train_dataloader', 'val_dataloader'))
-    runner = Runner.from_cfg(config)
-    if is_distiller(config):
-        model = getattr(runner.model, 'module', runner.model)
-        model.load_teacher()  # before the data is read: a wrong teacher is seen in seconds
-    runner.train()
-
-
 def scale_learning_rate(config: Config) -> None:
     """Scale the learning rate with the batch size.
 
@@ -173,7 +146,7 @@ def check_data(config: Config, parts: tuple[str, ...]) -> None:
     """
     for part in parts:
         loader = config.get(part)
-        for dataset in _leaves(loader['dataset']) if loader else ():
+        for dataset in leaf_datasets(loader['dataset']) if loader else ():
             path = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
             if not path.exists():
                 raise FileNotFoundError(
@@ -182,13 +155,13 @@ def check_data(config: Config, parts: tuple[str, ...]) -> None:
                 )
 
 
-def _leaves(dataset: ConfigDict) -> Iterator[ConfigDict]:
+def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
     """The datasets inside wrappers such as RepeatDataset and ConcatDataset."""
     inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
     if not inner:
         yield dataset
     for each in inner:
-        yield from _leaves(each)
+        yield from leaf_datasets(each)
 
 
 def is_distiller(config: Config) -> bool:

@@ -10,7 +10,7 @@ from .errors import SetupError
 from .views import Batch
 
 
-def _statistics(preprocessor: ImgDataPreprocessor) -> tuple[Tensor, Tensor]:
+def statistics(preprocessor: ImgDataPreprocessor) -> tuple[Tensor, Tensor]:
     """Mean and std of a preprocessor in its own channel order, two (3,) tensors."""
     if not preprocessor._enable_normalize:
         return torch.zeros(3), torch.ones(3)
@@ -36,8 +36,8 @@ class Renormalize(nn.Module):
     def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
         super().__init__()
         _check_reconcilable(student, teacher)
-        mean_s, std_s = _statistics(student)
-        mean_t, std_t = _statistics(teacher)
+        mean_s, std_s = statistics(student)
+        mean_t, std_t = statistics(teacher)
         self.swap = student._channel_conversion != teacher._channel_conversion
         order = [2, 1, 0] if self.swap else [0, 1, 2]
         mean_s, std_s = mean_s[order], std_s[order]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from torch import nn
 
@@ -40,6 +41,69 @@ WORDS = {
 }
 
 
+class Difference(NamedTuple):
+    """In what a teacher and a student differ, and the losses that mind.
+
+    Attributes:
+        what: name of an attribute of :class:`~kd_dense.views.HostInfo`.
+        ours, theirs: its values, of the student and of the teacher.
+        losses: names of the losses that mind.
+    """
+
+    what: str
+    ours: object
+    theirs: object
+    losses: list[str]
+
+    def __str__(self) -> str:
+        minding = ', '.join(f'losses.{name}' for name in self.losses)
+        return (
+            f'{WORDS[self.what]}: the teacher has {self.theirs}, the student {self.ours} '
+            f'(minded by {minding})'
+        )
+
+
+def differences(
+    ours: HostInfo,
+    theirs: HostInfo,
+    losses: Mapping[str, DistillationLoss] | nn.ModuleDict,
+    same_classes: bool = True,
+) -> list[Difference]:
+    """In what a student and a teacher differ that any loss minds.
+
+    Args:
+        ours, theirs: descriptions of the student and of the teacher.
+        losses, same_classes: see :func:`check_pair`.
+    """
+    found = []
+    if same_classes and ours.num_classes != theirs.num_classes:
+        found.append(_difference('num_classes', ours, theirs, list(losses)))
+    for what in WORDS:
+        minding = [
+            name
+            for name, loss in losses.items()
+            if any(what in AGREEMENT[read] for read in loss.reads)
+        ]
+        already = (what == 'num_classes' and bool(found)) or (
+            what == 'anchors' and ours.num_anchors != theirs.num_anchors
+        )
+        if minding and not already and getattr(ours, what) != getattr(theirs, what):
+            found.append(_difference(what, ours, theirs, minding))
+    return found
+
+
+def unmet(student: nn.Module, name: str, loss: DistillationLoss) -> list[str]:
+    """What a loss asks of the student and does not find, in sentences.
+
+    Args:
+        student: the built model.
+        name: of the loss.
+        loss: a distillation loss.
+    """
+    found = loss.demands(student) or _unknown(loss, student)
+    return [f'losses.{name}: {each}' for each in found]
+
+
 def check_pair(
     student: nn.Module,
     teacher: nn.Module,
@@ -58,23 +122,9 @@ def check_pair(
     """
     ours = view_class(student).describe(student)
     theirs = view_class(teacher).describe(teacher)
-    findings = []
-    if same_classes and ours.num_classes != theirs.num_classes:
-        findings.append(_difference('num_classes', ours, theirs, list(losses)))
-    for what in WORDS:
-        minding = [
-            name
-            for name, loss in losses.items()
-            if any(what in AGREEMENT[read] for read in loss.reads)
-        ]
-        already = (what == 'num_classes' and bool(findings)) or (
-            what == 'anchors' and ours.num_anchors != theirs.num_anchors
-        )
-        if minding and not already and getattr(ours, what) != getattr(theirs, what):
-            findings.append(_difference(what, ours, theirs, minding))
+    findings = [str(found) for found in differences(ours, theirs, losses, same_classes)]
     for name, loss in losses.items():
-        demands = loss.demands(student) or _unknown(loss, student)
-        findings += [f'losses.{name}: {finding}' for finding in demands]
+        findings += unmet(student, name, loss)
     if findings:
         raise SetupError(
             f'Teacher ({theirs.head}) and student ({ours.head}) do not fit:\n  - '
@@ -97,11 +147,8 @@ def _unknown(loss: DistillationLoss, student: nn.Module) -> list[str]:
     ]
 
 
-def _difference(what: str, ours: HostInfo, theirs: HostInfo, losses: Sequence[str]) -> str:
-    return (
-        f'{WORDS[what]}: the teacher has {getattr(theirs, what)}, the student '
-        f'{getattr(ours, what)} (minded by {", ".join(f"losses.{name}" for name in losses)})'
-    )
+def _difference(what: str, ours: HostInfo, theirs: HostInfo, losses: list[str]) -> Difference:
+    return Difference(what, getattr(ours, what), getattr(theirs, what), losses)
 
 
 def check_classes(

@@ -10,6 +10,21 @@ from typing import NamedTuple
 from ..losses.base import DistillationLoss
 
 STUDENT = "the student's own"
+GRAVE = 1000  # times the gradient of all others together
+
+
+class Finding(NamedTuple):
+    """What is wrong with a loss.
+
+    Attributes:
+        name: of the loss.
+        text: a sentence, with what to do.
+        grave: whether the training cannot go well with it.
+    """
+
+    name: str
+    text: str
+    grave: bool
 
 
 class Measure(NamedTuple):
@@ -70,7 +85,15 @@ def summarize(
 
 
 def findings(rows: Mapping[str, Row], warn_above: float) -> list[str]:
-    """Sentences about losses that drown the others or are dead, each with what to do.
+    """The sentences of :func:`examine`."""
+    return [found.text for found in examine(rows, warn_above)]
+
+
+def examine(rows: Mapping[str, Row], warn_above: float) -> list[Finding]:
+    """Losses that drown the others, are dead or not finite.
+
+    A loss whose gradient is a thousand times that of all others together is grave, and so is one
+    that is not finite.
 
     Args:
         rows: see :func:`summarize`.
@@ -81,7 +104,7 @@ def findings(rows: Mapping[str, Row], warn_above: float) -> list[str]:
     for name, row in rows.items():
         option = f'`--cfg-options model.losses.{name}.weight='
         if not row.finite:
-            found.append(
+            text = (
                 f'{_title(name)} is not finite (value {row.value}, gradient {row.gradient_norm}): '
                 'the training cannot go well. '
                 + (
@@ -90,20 +113,23 @@ def findings(rows: Mapping[str, Row], warn_above: float) -> list[str]:
                     else f"Check the temperature and the teacher's dtype; {option}0` leaves it out."
                 )
             )
+            found.append(Finding(name, text, grave=True))
         elif name == STUDENT or row.value is None:
             continue
         elif row.gradient_norm == 0:
-            found.append(
+            text = (
                 f'{_title(name)} gives the student no gradient: its region may be empty, or '
                 f'teacher and student agree there. Check its region; {option}0` leaves it out.'
             )
+            found.append(Finding(name, text, grave=False))
         elif row.share > warn_above:
             others = sum(n for n in norms if math.isfinite(n)) - row.gradient_norm
             even = row.weight * others / row.gradient_norm
-            found.append(
+            text = (
                 f'{_title(name)} makes {row.share:.0%} of the gradient and drowns the others. '
                 f'{option}{even:.2g}` would bring it to half.'
             )
+            found.append(Finding(name, text, grave=row.gradient_norm >= GRAVE * others))
     return found
 
 

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ import torch
 import torch.utils.checkpoint as activation_checkpoint
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from ..distiller import Distiller
 from ..errors import SetupError
 from ..registry import HOOKS
 from .balance_report import STUDENT, Measure, Row, as_text, findings, summarize
 from .common import distiller_of, undisturbed
-
-PREFIX = 'loss_kd_'
 
 
 @HOOKS.register_module()
@@ -94,17 +94,31 @@ def measure(runner: Runner, data_batch: dict[str, Any]) -> dict[str, Measure]:
         data_batch: as the data loader gives it; it is not changed.
     """
     distiller = distiller_of(runner, 'LossBalanceHook')
+    return measure_distiller(distiller, data_batch, runner.optim_wrapper)
+
+
+def measure_distiller(
+    distiller: Distiller, data_batch: dict[str, Any], optim_wrapper: OptimWrapper | None = None
+) -> dict[str, Measure]:
+    """As :func:`measure`, without a runner.
+
+    A distillation loss that is not finite is told as it is, though training leaves it out.
+
+    Args:
+        distiller: to measure.
+        data_batch: as the data loader gives it; it is not changed.
+        optim_wrapper: of a training in mixed precision, whose context and scale are used.
+    """
     parameters = [p for p in distiller.student.parameters() if p.requires_grad]
-    scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+    scaler = getattr(optim_wrapper, 'loss_scaler', None)
     scale = float(scaler.get_scale()) if hasattr(scaler, 'get_scale') else 1.0
     with undisturbed(distiller), _no_reentry():
-        with runner.optim_wrapper.optim_context(distiller):
+        with optim_wrapper.optim_context(distiller) if optim_wrapper else nullcontext():
             # a copy: batch augmentations may write into their input
             data = distiller.data_preprocessor(copy.deepcopy(data_batch), True)
-            losses = distiller(**data, mode='loss')
-        own = {key: value for key, value in losses.items() if not key.startswith(PREFIX)}
+            own, values = distiller.both_losses(**data)
         totals = {STUDENT: distiller.parse_losses(own)[0]}
-        totals |= {n: losses[PREFIX + n] for n, loss in distiller.losses.items() if loss.active}
+        totals |= {name: values[name] for name, loss in distiller.losses.items() if loss.active}
         return {
             name: Measure(float(total.detach()), gradient_norm(total, parameters, scale))
             for name, total in totals.items()

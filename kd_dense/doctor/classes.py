@@ -1,0 +1,146 @@
+"""Whether student, teacher and training set know the same classes, in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+from ..checkpoints import class_names
+from ..hosts import own_randomness
+from ..launch import leaf_datasets
+from ..verify import AGREEMENT, differences
+from .parts import Hosts, Parts
+from .report import Section
+
+MOST = 4  # differing classes that are named
+
+
+def classes_of_data(config: Config, section: Section) -> tuple[str, ...] | None:
+    """The classes of the training set, whose images and annotations are not read."""
+    found = []
+    for leaf in leaf_datasets(config.train_dataloader.dataset):
+        with section.noting_errors('training set'), own_randomness():
+            dataset = DATASETS.build(leaf.to_dict() | dict(lazy_init=True))
+            found.append(dataset.metainfo.get('classes'))
+    if len(set(map(str, found))) > 1:
+        section.wrong(
+            'training set',
+            problem=f'Its parts have other classes: {"; ".join(map(_brief, found))}.',
+            way_out='Give each of them the same `metainfo=dict(classes=...)`.',
+        )
+    names = found[0] if found else None
+    return (names,) if isinstance(names, str) else names and tuple(names)
+
+
+def examine_classes(
+    parts: Parts,
+    hosts: Hosts,
+    data: Sequence[str] | None,
+    checkpoint: dict[str, Any] | None,
+    section: Section,
+) -> None:
+    """Compare numbers and names of classes.
+
+    Args:
+        parts, hosts: the models, and what they tell of themselves.
+        data: classes of the training set; None where unknown.
+        checkpoint: the teacher's.
+        section: where to tell.
+    """
+    section.columns = ('student', 'teacher', 'training set')
+    _numbers(parts, hosts, data, section)
+    theirs = class_names(checkpoint) if checkpoint else None
+    if data is None or theirs is None:
+        unknown = "the teacher's checkpoint does not tell them" if data else 'the data has none'
+        section.skipped('names', f'not compared: {unknown}')
+        section.summary = 'names unknown'
+        return
+    shown = ('', _brief(theirs), _brief(data))
+    differing = [
+        i for i in range(max(len(data), len(theirs))) if data[i : i + 1] != theirs[i : i + 1]
+    ]
+    section.summary = f'{len(data)}: {_brief(data)}'
+    if not differing:
+        section.ok('names', *shown, classes=list(data))
+        return
+    problem = _named(data, theirs, differing)
+    if parts.teacher_options.same_classes:
+        section.wrong(
+            'names',
+            *shown,
+            problem=problem,
+            way_out="Set the dataset's `metainfo=dict(classes=...)` in the teacher's order, or use "
+            'a teacher trained on them; `model.teacher.same_classes=False` allows the difference '
+            'for losses that read no classes.',
+            differing=differing,
+        )
+        return
+    reading = [
+        name
+        for name, loss in parts.losses.items()
+        if any('num_classes' in AGREEMENT[read] for read in loss.reads)
+    ]
+    if reading:
+        section.warning(
+            'names',
+            *shown,
+            problem=f'{problem} `same_classes=False` allows it, but '
+            f'{", ".join(f"losses.{name}" for name in reading)} may compare one class with '
+            'another.',
+            way_out='Use losses that read no classes, or a teacher of the same classes.',
+            differing=differing,
+        )
+    else:
+        section.ok('names', *shown, differing=differing)
+
+
+def _numbers(parts: Parts, hosts: Hosts, data: Sequence[str] | None, section: Section) -> None:
+    ours, theirs = ((host and host.num_classes) or None for host in (hosts.student, hosts.teacher))
+    given = data and len(data)
+    shown = tuple('unknown' if number is None else str(number) for number in (ours, theirs, given))
+    problems = []
+    if ours is not None and given is not None and ours != given:
+        problems.append(f'The head of the student has {ours} classes, the training set {given}.')
+    if hosts.student and hosts.teacher:
+        found = differences(
+            hosts.student, hosts.teacher, parts.losses, parts.teacher_options.same_classes
+        )
+        problems += [f'The {each}.' for each in found if each.what == 'num_classes']
+    if problems:
+        section.wrong(
+            'number',
+            *shown,
+            problem=' '.join(problems),
+            way_out="Set `num_classes` of the student's head to what the data has, and use a "
+            'teacher trained on the same classes (`model.teacher.same_classes=False` allows '
+            'others, for losses that read no classes).',
+        )
+    else:
+        section.ok('number', *shown)
+
+
+def _named(data: Sequence[str], theirs: Sequence[str], differing: list[int]) -> str:
+    """What differs, class by class."""
+    shuffled = sorted(data) == sorted(theirs)
+    pairs = [
+        f'{i} is {_at(theirs, i)} for the teacher and {_at(data, i)} in the training set'
+        for i in differing[:MOST]
+    ]
+    more = f', and {len(differing) - MOST} more' if len(differing) > MOST else ''
+    return (
+        f'{"The same classes in another order" if shuffled else "Other classes"}: class '
+        f'{"; ".join(pairs)}{more}.'
+    )
+
+
+def _at(names: Sequence[str], index: int) -> str:
+    return repr(names[index]) if index < len(names) else 'missing'
+
+
+def _brief(names: Sequence[str] | None) -> str:
+    if names is None:
+        return 'none'
+    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
