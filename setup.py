@@ -52,6 +52,7 @@ setup(
     ],
     extras_require={
         'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy'],
+        'export': ['onnx>=1.23', 'onnxruntime>=1.31'],
         'dev': ['pytest==9.2.0', 'ruff==0.17.5', 'pre-commit==4.7.0'],
     },
 )

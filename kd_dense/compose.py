@@ -7,6 +7,7 @@ adversarial game the ``discriminator``'s optimizer.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from .errors import SetupError
 from .hosts import build_model, own_randomness, read_config_file, read_model_config
+from .own_data import use_data
 from .registry import MODELS
 from .verify import check_pair
 from .views import OneStageView, SegmentationView, TwoStageView, view_class
@@ -96,6 +98,8 @@ def compose(
     folder: Path,
     recipe: str = 'auto',
     same_classes: bool = True,
+    data: str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> tuple[Config, Choice]:
     """The config of a distillation: the student's, with a teacher and a recipe's losses.
 
@@ -107,9 +111,10 @@ def compose(
         folder: of the recipes.
         recipe: name of one of them, or ``'auto'``.
         same_classes: see :class:`~kd_dense.teacher.Teacher`.
+        data, classes: own data; see :func:`~kd_dense.own_data.use_data`.
 
     Raises:
-        FileNotFoundError: a config is not there.
+        FileNotFoundError: a config or the data is not there.
         SetupError: no such recipe, or one that does not fit the pair.
     """
     known = recipes(folder)
@@ -121,9 +126,13 @@ def compose(
             f'{student} is no whole training: it needs `model`, `train_dataloader` and a schedule, '
             'as a config of mmdet or mmseg has them.'
         )
+    if data is not None:
+        use_data(config, data, classes)
+    elif classes is not None:
+        raise SetupError('--classes names those of --data, which was not given.')
     models = [
         build_model(_without_downloads(read_model_config(source, role)))
-        for source, role in ((student, 'student'), (teacher, 'teacher'))
+        for source, role in ((config.to_dict(), 'student'), (teacher, 'teacher'))
     ]
     if recipe == 'auto':
         choice = choose_recipe(*models, known, same_classes)

@@ -135,15 +135,16 @@ class FeatureImitation(DistillationLoss):
         mask = student.positions(REGIONS[self.region](student, teacher))
         adapters = self.adapters or [nn.Identity()] * len(mask)
         adapted = [a(f.float()) for a, f in zip(adapters, student.features, strict=True)]
-        channels = adapted[0].shape[1]
         if self.align == 'interpolate':
             adapted, mask = self._aligned(adapted, mask, teacher)
         error = CRITERIA[self.criterion]
         pairs = [error(*level) for level in zip(adapted, teacher.features, mask, strict=True)]
+        # each level by its own channels: an FPN's agree, a backbone's do not
+        totals = [total / f.shape[1] for (total, _), f in zip(pairs, adapted, strict=True)]
+        counts = [count for _, count in pairs]
         if self.variant == 'reference':
-            return sum(total / count.clamp(min=1) for total, count in pairs) / channels
-        total = torch.stack([total for total, _ in pairs]).sum()
-        return total / channels / global_divisor(torch.stack([c for _, c in pairs]).sum())
+            return sum(t / count.clamp(min=1) for t, count in zip(totals, counts, strict=True))
+        return torch.stack(totals).sum() / global_divisor(torch.stack(counts).sum())
 
     @staticmethod
     def _aligned(

@@ -1,0 +1,8 @@
+"""Bring a trained student to its user: a plain checkpoint, its plain config, an ONNX graph.
+
+Not imported by ``kd_dense`` itself. The ONNX part needs the extra ``kd_dense[export]``.
+"""
+
+from .plain import Plain, plain_config, read_plain, write_plain
+
+__all__ = ['Plain', 'plain_config', 'read_plain', 'write_plain']

@@ -1,0 +1,191 @@
+"""Does an ONNX file compute what the model computes? Run both on images, and compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from ..errors import SetupError
+from .example import Example, graph_input
+from .graph import Graph
+from .graphs import DenseGraph, SegmentationGraph
+from .plain import Plain
+from .predict_onnx import detections, labels_of, read_facts
+from .two_stage import TwoStageGraph
+
+SURE = 0.05  # detections above this have to be found again
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far ONNX and torch are apart in one respect.
+
+    Attributes:
+        what: an output or a count, in words.
+        largest: the largest absolute difference.
+        allowed: what it may be.
+    """
+
+    what: str
+    largest: float
+    allowed: float
+
+    @property
+    def fine(self) -> bool:
+        """Whether it is small enough."""
+        return self.largest <= self.allowed
+
+    def __str__(self) -> str:
+        mark = 'ok' if self.fine else 'TOO LARGE'
+        return f'{self.what:58} {self.largest:9.2g}  (allowed {self.allowed:.2g})  {mark}'
+
+
+def compare(
+    plain: Plain, graph: Graph, path: Path, example: Example, tolerance: float
+) -> list[Difference]:
+    """Run the file with onnxruntime and the model with torch.
+
+    The outputs are compared on the example and, as traced graphs may have taken a size for a
+    constant, on a smaller one, and on two images at once; the predictions on the example.
+
+    Args:
+        plain: the student, as mmdet or mmseg runs it.
+        graph: what was written, as a torch module.
+        path: of the file.
+        example: the image.
+        tolerance: what an output may differ by, of its largest value, and at least by this.
+
+    Raises:
+        SetupError: a difference is too large.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    found = []
+    images = graph_input(graph.normalize, plain, example)
+    if not isinstance(graph, TwoStageGraph):  # whose rows may change places where scores tie
+        for what, batch in _batches(graph, images):
+            ours = session.run(None, {'images': batch.numpy()})
+            with torch.no_grad():
+                theirs = graph(batch)
+            found += _apart(what, graph, theirs, ours, tolerance)
+    with DefaultScope.overwrite_default_scope(plain.scope):
+        facts = read_facts(session)
+        if isinstance(graph, DenseGraph | TwoStageGraph):
+            found += _detections_apart(plain, session, facts, images, example, tolerance)
+        elif isinstance(graph, SegmentationGraph):
+            found += _labels_apart(plain, session, facts, images, example)
+    wrong = [difference for difference in found if not difference.fine]
+    if wrong:
+        raise SetupError(
+            f'The ONNX file {path} does not compute what the model computes: {wrong[0].what} is '
+            f'off by {wrong[0].largest:.2g}, {wrong[0].allowed:.2g} is allowed. Do not use it as '
+            'it is; --tolerance allows more, and --image another image, where the difference '
+            'comes from rounding.'
+        )
+    return found
+
+
+def _batches(graph: Graph, images: Tensor) -> list[tuple[str, Tensor]]:
+    height, width = images.shape[-2:]
+    part = images[..., : max(height // 2, 1), : max(width * 3 // 4, 1)].contiguous()
+    batches = [('the image', images), ('a part of it', part)]
+    if graph.any_batch:
+        batches.append(('two images', torch.cat([images, images.flip(-1)])))
+    return batches
+
+
+def _apart(
+    what: str, graph: Graph, theirs: tuple[Tensor, ...], ours: list[np.ndarray], tolerance: float
+) -> list[Difference]:
+    found = []
+    for name, a, b in zip(graph.outputs, theirs, ours, strict=True):
+        if tuple(a.shape) != b.shape:
+            raise SetupError(
+                f'The ONNX file returns {name} of shape {b.shape} for {what}, the model '
+                f'{tuple(a.shape)}: the export took a size for a constant. Export with --size of '
+                'the images it will be used on, and feed it no other.'
+            )
+        largest = float((a - torch.from_numpy(b)).abs().max())
+        allowed = tolerance * max(1.0, float(a.abs().max()))
+        found.append(Difference(f'{name} on {what} {tuple(a.shape)}', largest, allowed))
+    return found
+
+
+def _detections_apart(
+    plain: Plain, session: Any, facts: dict, images: Tensor, example: Example, tolerance: float
+) -> list[Difference]:
+    """mmdet's own detections against those of the file after its user's suppression."""
+    model = plain.model
+    data = model.data_preprocessor(example.raw(), False)
+    with torch.no_grad(), _all_candidates(model):
+        theirs = model.predict(data['inputs'], data['data_samples'], rescale=False)[
+            0
+        ].pred_instances
+    boxes, scores = session.run(None, {'images': images.numpy()})
+    ours = detections(boxes[0], scores[0], facts)
+    sure = max(SURE, facts['score_threshold'])
+    lost, apart, points = 0, 0.0, 0.0
+    order = theirs.scores > sure + tolerance
+    for box, score, label in zip(
+        theirs.bboxes[order].numpy(), theirs.scores[order], theirs.labels[order], strict=True
+    ):
+        same = np.flatnonzero(ours[2] == int(label))
+        far = np.abs(ours[0][same] - box).max(axis=1, initial=0.0)
+        if not len(same) or far.min() > 1:
+            lost += 1
+            continue
+        apart = max(apart, float(far.min()))
+        points = max(points, abs(float(ours[1][same[far.argmin()]] - score)))
+    count = int(order.sum())
+    side = float(max(images.shape[-2:]))
+    return [
+        Difference(f"mmdet's {count} detections above {sure:g}: not found again", lost, 0),
+        Difference('their boxes, in pixels', apart, tolerance * side),
+        Difference('their scores', points, tolerance),
+    ]
+
+
+@contextmanager
+def _all_candidates(model: nn.Module) -> Iterator[None]:
+    """Let a one-stage detector suppress among all boxes, as a graph's user does.
+
+    mmdet takes only the ``nms_pre`` best of each level, which is faster and rarely matters.
+    """
+    head = getattr(model, 'bbox_head', None)
+    if head is None:
+        yield
+        return
+    before = head.test_cfg
+    head.test_cfg = ConfigDict(before, nms_pre=10**9)
+    try:
+        yield
+    finally:
+        head.test_cfg = before
+
+
+def _labels_apart(
+    plain: Plain, session: Any, facts: dict, images: Tensor, example: Example
+) -> list[Difference]:
+    """The share of pixels whose class is another than mmseg's own."""
+    data = plain.model.data_preprocessor(example.raw(), False)
+    metas = [sample.metainfo for sample in data['data_samples']]
+    with torch.no_grad():
+        logits = plain.model.encode_decode(data['inputs'], metas)[0]
+    height, width = example.pixels.shape[-2:]
+    theirs = labels_of(logits[:, :height, :width].numpy(), facts)
+    ours = session.run(None, {'images': images.numpy()})[0][0][:, :height, :width]
+    other = float((labels_of(ours, facts) != theirs).mean())
+    return [Difference("share of pixels of another class than mmseg's", other, 1e-3)]
