@@ -54,8 +54,8 @@ def examine_classes(
     _numbers(parts, hosts, data, section)
     theirs = class_names(checkpoint) if checkpoint else None
     if data is None or theirs is None:
-        unknown = "the teacher's checkpoint does not tell them" if data else 'the data has none'
-        section.skipped('names', f'not compared: {unknown}')
+        where = "the teacher's checkpoint" if data else 'the training set'
+        section.skipped('names', f'not compared: {where} tells none')
         section.summary = 'names unknown'
         return
     shown = ('', _brief(theirs), _brief(data))

@@ -85,7 +85,7 @@ def _together(parts: Parts, section: Section) -> None:
     student, teacher = parts.student.data_preprocessor, parts.teacher.data_preprocessor
     same = Renormalize(student, teacher).identical
     section.summary = 'the same' if same else 'the teacher gets the images its own way'
-    section.ok('together', section.summary, identical=same)
+    section.ok('together', 'the same' if same else 'reconciled', identical=same)
 
 
 def _suspicions(
