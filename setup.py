@@ -35,6 +35,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['kd_dense*']),
+    package_data={'kd_dense.report': ['page.html', 'page.css']},
     python_requires='>=3.11',
     install_requires=[
         # mmcv 2.3.6 is compiled as C++17, newer releases of torch want C++20.
@@ -47,6 +48,7 @@ setup(
         'numpy>=2',
         'scikit-learn>=1.9',
         'matplotlib>=3.11',
+        'jinja2',
         'pillow',
         'tqdm',
     ],

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.runner import Runner
 
 from .errors import SetupError
 from .hosts import DISTILLER_TYPES, need_mmseg, read_model_config
@@ -109,38 +108,6 @@ def use_mixed_precision(config: Config) -> None:
     wrapper = wrapper.student if 'discriminator' in wrapper else wrapper
     wrapper.type = 'AmpOptimWrapper'
     wrapper.setdefault('loss_scale', 'dynamic')
-
-
-def train(config: Config, args: argparse.Namespace) -> None:
-    """Train as a command line says; the data and the teacher are checked before.
-
-    Args:
-        config: of a distiller or a plain model.
-        args: with ``amp``, ``auto_scale_lr`` and ``resume``; may have ``no_check``.
-
-    Raises:
-        FileNotFoundError: data or teacher are not there.
-        SetupError: something does not fit.
-    """
-    from .doctor import as_lines, before_training, refuse  # which needs this module
-
-    if args.amp:
-        use_mixed_precision(config)
-    if args.auto_scale_lr:
-        scale_learning_rate(config)
-    if args.resume is not None:
-        config.resume = True
-        config.load_from = None if args.resume == 'auto' else args.resume
-    check_data(config, ('train_dataloader', 'val_dataloader'))
-    runner = Runner.from_cfg(config)
-    if is_distiller(config):
-        model = getattr(runner.model, 'module', runner.model)
-        if not getattr(args, 'no_check', False):
-            name = config.filename or Path(config.work_dir).name
-            refuse(report := before_training(config, model, name))
-            runner.logger.info(as_lines(report))
-        model.load_teacher()  # before the data is read: a wrong teacher is seen in seconds
-    runner.train()
 
 
 def scale_learning_rate(config: Config) -> None:

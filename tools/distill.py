@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 
 from kd_dense.compose import compose, recipes
-from kd_dense.launch import command_line, common_options, finish_config, train
+from kd_dense.launch import command_line, common_options, finish_config
+from kd_dense.training import train, training_options
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / 'configs' / '_base_' / 'recipes'
@@ -38,12 +39,10 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='the teacher may know other classes than the data; only losses on features allow it',
     )
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='as of tools/train.py')
-    parser.add_argument('--resume', nargs='?', const='auto', help='as of tools/train.py')
     parser.add_argument(
         '--dry-run', action='store_true', help='write the composed config, and train nothing'
     )
+    training_options(parser)
     common_options(parser)
     return parser.parse_args()
 
@@ -73,7 +72,7 @@ def main() -> None:
         config.dump(path)
         print(f'The same again: python tools/train.py {path}', flush=True)
         if not args.dry_run:
-            train(config, args)
+            train(config, args, str(path))
 
 
 if __name__ == '__main__':

@@ -5,26 +5,15 @@ python tools/train.py configs/ld_r18.py
 
 import argparse
 
-from kd_dense.launch import command_line, common_options, read_config, train
+from kd_dense.launch import command_line, common_options, read_config
+from kd_dense.training import train, training_options
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config of the training')
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
-    parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size'
-    )
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        help='go on from a checkpoint; without a path: from the latest in the work directory',
-    )
-    parser.add_argument(
-        '--no-check', action='store_true', help='train even where a check finds something wrong'
-    )
+    training_options(parser)
     common_options(parser)
     return parser.parse_args()
 
@@ -33,7 +22,7 @@ def main() -> None:
     """Train."""
     args = parse_args()
     with command_line():
-        train(read_config(args), args)
+        train(read_config(args), args, args.config)
 
 
 if __name__ == '__main__':

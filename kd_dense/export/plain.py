@@ -76,7 +76,7 @@ def plain_config(config: Config) -> Config:
     for part in ('train', 'val', 'test'):
         if (loader := plain.get(f'{part}_dataloader')) is not None:
             _plain_datasets(loader)
-    for key in [key for key in plain if key not in _USED_BY_MMENGINE]:  # only other parts read it
+    for key in [key for key in plain if key not in USED_BY_MMENGINE]:  # only other parts read it
         if next(_mentions(plain[key], key), None):
             plain.pop(key)
     # mmseg's inference reads it there
@@ -98,7 +98,7 @@ def test_pipeline(config: Config) -> list[ConfigDict]:
     return dataset.get('pipeline') or [ConfigDict(type='LoadImageFromFile')]
 
 
-_USED_BY_MMENGINE = frozenset(
+USED_BY_MMENGINE = frozenset(
     [
         *('model', 'train_cfg', 'val_cfg', 'test_cfg', 'train_dataloader', 'val_dataloader'),
         *('test_dataloader', 'val_evaluator', 'test_evaluator', 'optim_wrapper', 'visualizer'),

@@ -1,0 +1,9 @@
+"""One page that tells what a distillation brought: numbers, curves, pictures, how it was made.
+
+``tools/report.py`` writes it. Reading (:mod:`.runs`), measuring (:mod:`.predict`,
+:mod:`.outcomes`, :mod:`.speed`) and showing (:mod:`.page` and its parts) are apart.
+"""
+
+from .runs import ROLES, Run, read_runs
+
+__all__ = ['ROLES', 'Run', 'read_runs']

@@ -1,0 +1,127 @@
+"""The metrics of runs as a table: points, gains, and the share of the gap that was closed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from .runs import ALONE, DISTILLED, TEACHER, Run
+from .signs import TIMES
+
+
+class Metric(NamedTuple):
+    """A metric as it is logged.
+
+    Attributes:
+        key: in the log.
+        title: on the page.
+        scale: what brings it to points.
+        meaning: in words.
+    """
+
+    key: str
+    title: str
+    scale: float
+    meaning: str
+
+
+METRICS = (
+    Metric('coco/bbox_mAP', 'AP', 100, 'COCO box AP, the mean over IoU 0.5 to 0.95'),
+    Metric('coco/bbox_mAP_50', 'AP50', 100, 'AP at IoU 0.5'),
+    Metric('coco/bbox_mAP_75', 'AP75', 100, 'AP at IoU 0.75'),
+    Metric('coco/bbox_mAP_s', 'small', 100, f'AP of objects below 32{TIMES}32 pixels'),
+    Metric(
+        'coco/bbox_mAP_m',
+        'medium',
+        100,
+        f'AP of objects between 32{TIMES}32 and 96{TIMES}96 pixels',
+    ),
+    Metric('coco/bbox_mAP_l', 'large', 100, f'AP of objects above 96{TIMES}96 pixels'),
+    Metric('pascal_voc/mAP', 'mAP', 100, 'VOC mean AP'),
+    Metric('pascal_voc/AP50', 'AP50', 100, 'VOC AP at IoU 0.5'),
+    Metric('mIoU', 'mIoU', 1, 'mean intersection over union of the classes'),
+    Metric('mAcc', 'mAcc', 1, 'mean share of right pixels of the classes'),
+    Metric('aAcc', 'aAcc', 1, 'share of right pixels'),
+)
+
+
+class Comparison(NamedTuple):
+    """A distilled run against the students alone and the teacher, in the main metric.
+
+    Attributes:
+        run: the distilled one.
+        before, after: points of the students alone, their mean, and of the distilled one.
+        top: of the teacher; None without one.
+    """
+
+    run: Run
+    before: float
+    after: float
+    top: float | None
+
+    @property
+    def gain(self) -> float:
+        """By distillation."""
+        return self.after - self.before
+
+    @property
+    def closed(self) -> float | None:
+        """The share of the gap to the teacher; None where there is no gap."""
+        gap = None if self.top is None else self.top - self.before
+        return self.gain / gap if gap is not None and gap > 0 else None
+
+
+def known_metrics(runs: Sequence[Run]) -> list[Metric]:
+    """The metrics that any of the runs logged, the main one first."""
+    return [metric for metric in METRICS if any(metric.key in run.metrics for run in runs)]
+
+
+def points(run: Run, metric: Metric) -> float | None:
+    """A metric of the last validation; None where it was not measured."""
+    value = run.metrics.get(metric.key)
+    # COCO's way to say that there are no such objects
+    return None if value is None or value < 0 else value * metric.scale
+
+
+def first(runs: Sequence[Run], role: str) -> Run | None:
+    """The first run of a role."""
+    return next((run for run in runs if run.role == role), None)
+
+
+def mean_alone(runs: Sequence[Run], metric: Metric) -> float | None:
+    """Of the students alone; None without one."""
+    values = [points(run, metric) for run in runs if run.role == ALONE]
+    values = [value for value in values if value is not None]
+    return fmean(values) if values else None
+
+
+def compare(runs: Sequence[Run], metric: Metric) -> list[Comparison]:
+    """Every distilled run against the mean of the students alone."""
+    base, teacher = mean_alone(runs, metric), first(runs, TEACHER)
+    top = points(teacher, metric) if teacher else None
+    values = {run.name: points(run, metric) for run in runs}
+    return [
+        Comparison(run, base, values[run.name], top)
+        for run in runs
+        if run.role == DISTILLED and base is not None and values[run.name] is not None
+    ]
+
+
+def table(runs: Sequence[Run], metrics: Sequence[Metric]) -> list[dict]:
+    """One row for each run: its values, and its gains over the students alone."""
+    rows = []
+    for run in runs:
+        cells = []
+        for metric in metrics:
+            value, base = points(run, metric), mean_alone(runs, metric)
+            compared = run.role == DISTILLED and value is not None and base is not None
+            cells.append(dict(value=value, gain=value - base if compared else None))
+        rows.append(dict(run=run, cells=cells))
+    return rows
+
+
+def alone_in_words(runs: Sequence[Run]) -> str:
+    """What gains are over; empty without a student alone."""
+    names = [run.name for run in runs if run.role == ALONE]
+    return names[0] if len(names) == 1 else f'the mean of {", ".join(names)}' if names else ''

@@ -1,0 +1,198 @@
+"""Read the work directories of trainings, and recognise who taught whom."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from ..errors import SetupError
+from ..hosts import read_model_config
+from ..launch import is_distiller
+from ..logs import by_epoch, read_scalars, validations
+
+TEACHER, ALONE, DISTILLED, OTHER = ROLES = ('teacher', 'alone', 'distilled', 'other')
+
+
+@dataclass
+class Run:
+    """One training.
+
+    Attributes:
+        folder: its work directory.
+        config: that it ran with.
+        config_name: of the config's file, without its ending.
+        name: what it is called on the page.
+        role: one of :data:`ROLES`.
+        why: how the role was recognised, in words.
+    """
+
+    folder: Path
+    config: Config
+    config_name: str
+    name: str
+    role: str = OTHER
+    why: str = ''
+
+    @cached_property
+    def lines(self) -> list[dict]:
+        """All that was logged."""
+        return read_scalars(self.folder)
+
+    @cached_property
+    def validations(self) -> dict[int, dict[str, float]]:
+        """The metrics by step, or epoch."""
+        return validations(self.lines)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Of the last validation; empty where there was none."""
+        return list(self.validations.values())[-1] if self.validations else {}
+
+    @property
+    def validated_at(self) -> str:
+        """When the last validation was, in words."""
+        if not self.validations:
+            return 'never validated'
+        unit = 'epoch' if by_epoch(self.lines) else 'step'
+        return f'{unit} {max(self.validations)}'
+
+    @cached_property
+    def checkpoint(self) -> Path | None:
+        """The last checkpoint that is there."""
+        note = self.folder / 'last_checkpoint'
+        if note.is_file():
+            named = self.folder / Path(note.read_text().strip()).name  # the folder may have moved
+            if named.is_file():
+                return named
+        numbered = {
+            path: int(match.group(1))
+            for path in self.folder.glob('*.pth')
+            if (match := re.fullmatch(r'(?:iter|epoch)_(\d+)\.pth', path.name))
+        }
+        return max(numbered, key=numbered.get) if numbered else None
+
+    @cached_property
+    def balance(self) -> dict[str, Any] | None:
+        """What ``LossBalanceHook`` measured."""
+        path = self.folder / 'loss_balance.json'
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    @cached_property
+    def model_config(self) -> ConfigDict:
+        """Of the model that is shipped: of a distiller, its student."""
+        return read_model_config(self.config.to_dict(), self.name)
+
+    @property
+    def segments(self) -> bool:
+        """Whether the model segments; else it detects."""
+        return 'decode_head' in self.model_config
+
+
+def read_runs(
+    folders: Sequence[Path],
+    names: Sequence[str] | None = None,
+    roles: Sequence[str] | None = None,
+    options: dict | None = None,
+) -> list[Run]:
+    """Read trainings, teachers first, then students alone, then distilled ones.
+
+    Args:
+        folders: work directories.
+        names: of the runs; default: the folders' own.
+        roles: of the runs; default: recognised from their configs.
+        options: overrides of all configs.
+
+    Raises:
+        SetupError: a folder holds no config, or names and roles do not fit the folders.
+    """
+    folders = [Path(folder) for folder in folders]
+    names = list(names or [folder.resolve().name for folder in folders])
+    if len(names) != len(folders) or len(set(names)) != len(names):
+        raise SetupError(
+            f'There are {len(folders)} work directories and the names {names}: give each a name of '
+            'its own with --names.'
+        )
+    if roles and len(roles) != len(folders):
+        raise SetupError(f'There are {len(folders)} work directories and {len(roles)} --roles.')
+    runs = [_read_run(folder, name, options) for folder, name in zip(folders, names, strict=True)]
+    if len({run.segments for run in runs}) > 1:
+        kinds = ', '.join(f'{r.name} {"segments" if r.segments else "detects"}' for r in runs)
+        raise SetupError(f'One report shows one task, these are two: {kinds}.')
+    _assign_roles(runs)
+    for run, role in zip(runs, roles or (), strict=False):
+        run.role, run.why = role, 'as given by --roles'
+    return sorted(runs, key=lambda run: ROLES.index(run.role))
+
+
+def _read_run(folder: Path, name: str, options: dict | None) -> Run:
+    dumped = sorted(folder.glob('*/vis_data/config.py'))
+    own = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
+    if not (own or dumped):
+        raise SetupError(
+            f'{folder} holds no training: neither a config (*.py) nor */vis_data/config.py is '
+            'there. Name work directories that tools/train.py wrote.'
+        )
+    config = Config.fromfile(dumped[-1] if dumped else own[-1])
+    if options:
+        config.merge_from_dict(options)
+    return Run(folder, config, own[-1].stem if own else folder.name, name)
+
+
+def _assign_roles(runs: Sequence[Run]) -> None:
+    """Recognise roles from what the distillers' configs name."""
+    distilled = [run for run in runs if is_distiller(run.config)]
+    for run in distilled:
+        teacher = run.config.model.get('teacher') or {}
+        run.role, run.why = DISTILLED, f'its config names a teacher, {_short(teacher)}'
+    for run in runs:
+        if run in distilled:
+            continue
+        for pupil in distilled:
+            if reason := _taught(run, pupil):
+                run.role, run.why = TEACHER, reason
+                break
+            if _same_model(run.model_config, pupil.model_config):
+                run.role, run.why = ALONE, f'the same model as the student of {pupil.name}'
+                break
+        else:
+            run.why = 'neither the teacher nor the student of a distilled run given here'
+
+
+def _taught(run: Run, pupil: Run) -> str:
+    """Why a run is the teacher of a distilled one; empty if it is not."""
+    teacher = pupil.config.model.get('teacher') or {}
+    checkpoint = teacher.get('checkpoint')
+    if checkpoint and Path(checkpoint).resolve().parent == run.folder.resolve():
+        return f'{pupil.name} names its checkpoint {Path(checkpoint).name}'
+    source = teacher.get('config')
+    if isinstance(source, str) and Path(source).stem == run.config_name:
+        return f'{pupil.name} names its config {Path(source).name}'
+    try:
+        same = _same_model(run.model_config, read_model_config(source, 'teacher'))
+    except (FileNotFoundError, SetupError, TypeError):
+        return ''
+    return f'the same model as the teacher of {pupil.name}' if same else ''
+
+
+def _same_model(a: ConfigDict, b: ConfigDict) -> bool:
+    """Whether two configs build the same network; how it is trained may differ."""
+    left_out = ('train_cfg', '_scope_', 'init_cfg', 'pretrained', 'type')
+
+    def kept(config: ConfigDict) -> dict:
+        plain = {k: v for k, v in config.to_dict().items() if k not in left_out}
+        plain['backbone'] = {k: v for k, v in plain['backbone'].items() if k != 'init_cfg'}
+        return plain
+
+    return a['type'] == b['type'] and kept(a) == kept(b)
+
+
+def _short(teacher: dict) -> str:
+    named = teacher.get('config')
+    return Path(named).name if isinstance(named, str) else 'given as a dict'
