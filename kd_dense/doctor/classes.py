@@ -19,10 +19,16 @@ MOST = 4  # differing classes that are named
 
 
 def classes_of_data(config: Config, section: Section) -> tuple[str, ...] | None:
-    """The classes of the training set, whose images and annotations are not read."""
+    """The classes of the training set, whose images and annotations are not read; None if unknown.
+
+    Args:
+        config: of the training.
+        section: where to tell of parts that differ.
+    """
     found = []
+    tried = Section('')  # a data set that cannot be made so may well train
     for leaf in leaf_datasets(config.train_dataloader.dataset):
-        with section.noting_errors('training set'), own_randomness():
+        with tried.noting_errors('training set'), own_randomness():
             dataset = DATASETS.build(leaf.to_dict() | dict(lazy_init=True))
             found.append(dataset.metainfo.get('classes'))
     if len(set(map(str, found))) > 1:
@@ -56,7 +62,8 @@ def examine_classes(
     if data is None or theirs is None:
         where = "the teacher's checkpoint" if data else 'the training set'
         section.skipped('names', f'not compared: {where} tells none')
-        section.summary = 'names unknown'
+        known = hosts.student.num_classes if hosts.student else 0
+        section.summary = f'{known or "number unknown"}; names unknown'
         return
     shown = ('', _brief(theirs), _brief(data))
     differing = [

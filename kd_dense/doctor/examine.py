@@ -123,9 +123,8 @@ def _at_rest(
     read = examine_weights(parts, start, report.section('Weights'), fetch, resumes)
     section = report.section('Classes')
     hosts = describe(parts, section)
-    with section.noting_errors('training set'):
-        data = classes_of_data(config, section)
-        examine_classes(parts, hosts, data, read.teacher, section)
+    data = classes_of_data(config, section)
+    examine_classes(parts, hosts, data, read.teacher, section)
     examine_preprocessing(parts, read, report.section('Preprocessing'))
     examine_pair(parts, hosts, section := report.section('Pair'))
     if parts.error is not None and report.healthy:  # of none of the parts, nor of their agreement

@@ -67,8 +67,7 @@ def examine_pair(parts: Parts, hosts: Hosts, section: Section) -> None:
             section.ok(item, *shown)
     for role in ('student', 'teacher'):
         if (model := getattr(parts, role)) is not None:
-            with section.noting_errors(f'{role}: levels'):
-                _levels(role, model, section)
+            _levels(role, model, section)
             _background(role, model, section)
     if parts.student is not None and hosts.student is not None:
         for name, loss in parts.losses.items():
@@ -81,7 +80,12 @@ def _levels(role: str, model: nn.Module, section: Section) -> None:
     view = view_class(model)
     if view not in (OneStageView, TwoStageView):
         return
-    seen = probe(model, view, PICTURE)
+    tried = Section('')  # a backbone made for one size of pictures may refuse this one
+    with tried.noting_errors('levels'):
+        seen = probe(model, view, PICTURE)
+    if tried.lines:
+        section.skipped(f'{role}: levels', tried.lines[0].problem)
+        return
     expected, sizes = seen.strides, [width for _, width in seen.level_sizes]
     if any(PICTURE % stride for stride in expected):  # SSD's last levels
         return

@@ -133,8 +133,8 @@ def _pretrained(student: nn.Module, section: Section, fetch: bool) -> None:
             announce(source)
             state = _named_state(read_checkpoint(source, item), init.get('prefix'))
             found = fit(module, state)
-            if not found.matched and '.init_weights' in _own_loader(module):
-                section.skipped(item, f'{_own_loader(module)} translates {source} itself')
+            if not found.matched and (loader := _own_loader(module)):
+                section.skipped(item, f'not compared: {loader} translates {source} itself')
                 continue
             # what a classifier had on top is of no use here
             found = found._replace(unexpected=[])

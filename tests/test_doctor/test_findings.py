@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.datasets import CocoDataset
 from mmdet.models import RetinaHead
 from mmdet.registry import MODELS as MMDET_MODELS
 
@@ -425,6 +426,21 @@ def test_a_loss_in_force_without_a_gradient(detection):
     report = check(detection(losses=dict(dead=dict(type='kd_dense.TestDead'))))
     assert found(report) == [(WARNING, LOSSES, 'losses.dead')]
     assert 'gives the student no gradient' in the_line(report, LOSSES, 'losses.dead').problem
+
+
+def test_a_data_set_that_tells_no_classes_beforehand_is_no_finding(detection, monkeypatch):
+    def refuse(self, *args, lazy_init=None, **kwargs):
+        if lazy_init is not None:
+            raise TypeError('lazy_init')
+        original(self, *args, **kwargs)
+
+    original = CocoDataset.__init__
+    monkeypatch.setattr(CocoDataset, '__init__', refuse)
+    report = check(detection())
+    assert found(report) == []
+    assert (
+        the_line(report, 'Classes', 'names').problem == 'not compared: the training set tells none'
+    )
 
 
 def test_data_without_objects_and_data_that_is_not_there(detection, tmp_path):
