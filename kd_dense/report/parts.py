@@ -142,10 +142,10 @@ def pictures(runs: Sequence[Run], evidence: Evidence, show: int) -> dict[str, An
 def _columns(runs: Sequence[Run], evidence: Evidence) -> list[Run]:
     """The models that pictures show: all, or the first of each role where they are many."""
     ran = [run for run in runs if run.name in evidence.results]
-    if len(ran) <= 5:
+    if len(ran) <= 4:
         return ran
     chosen = [first(ran, role) for role in (TEACHER, ALONE)]
-    return [r for r in chosen if r] + [r for r in ran if r.role == DISTILLED][:3]
+    return [r for r in chosen if r] + [r for r in ran if r.role == DISTILLED][:2]
 
 
 def _row(
@@ -177,6 +177,7 @@ def _row(
     if change:
         gained, lost = change.images[index]
         unit = 'pixels' if evidence.segments else 'objects'
+        unit = unit.removesuffix('s') if gained == 1 else unit
         note = f'{grouped(gained)} {unit} gained, {grouped(lost)} lost'
     return dict(name=picture.name, note=note, shots=[dict(title=t, picture=p) for t, p in shots])
 
