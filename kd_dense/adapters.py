@@ -60,6 +60,30 @@ def adapter_layer(
     return convolution if len(layers) == 1 else nn.Sequential(*layers)
 
 
+def fitting_adapter(
+    ours: int, theirs: int, options: Mapping[str, Any] | None = None, always: bool = False
+) -> nn.Module:
+    """A convolution from our channels to theirs, or the identity where both agree.
+
+    Args:
+        ours, theirs: channels of the student and of the teacher.
+        options: see :func:`adapter_layer`; a 1x1 convolution by default.
+        always: a convolution also where the channels agree.
+    """
+    return (
+        adapter_layer(ours, theirs, **(options or {}))
+        if always or ours != theirs
+        else (nn.Identity())
+    )
+
+
+def reset_adapters(adapters: nn.Module) -> None:
+    """Give all convolutions and batch norms of adapters new weights."""
+    for layer in adapters.modules():
+        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
+            layer.reset_parameters()
+
+
 def feature_channels(model: nn.Module) -> list[int]:
     """Channels of each feature level, found by looking at one small black picture."""
     return [f.shape[1] for f in probe(model, view_class(model)).features]
@@ -89,8 +113,7 @@ def build_adapters(
                 f'{len(ours)} (channels {ours}). Give both necks the same number of outputs.'
             )
         return nn.ModuleList(
-            adapter_layer(s, t, **(options or {})) if always or s != t else nn.Identity()
-            for s, t in zip(ours, theirs, strict=True)
+            fitting_adapter(s, t, options, always) for s, t in zip(ours, theirs, strict=True)
         )
 
 

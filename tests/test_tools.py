@@ -147,7 +147,7 @@ def test_plot_draws_several_trainings(tmp_path):
             lines.append(dict(step=step, loss=1 / step + offset))
             lines.append({'step': 0, 'coco/bbox_mAP': step / 100, 'mIoU': step})
         (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
-    from tools.plot import curve, read_scalars
+    from kd_dense.logs import curve, read_scalars
 
     scalars = read_scalars(tmp_path / 'a')
     assert curve(scalars, 'coco/bbox_mAP') == ([10, 20, 30, 40], [0.1, 0.2, 0.3, 0.4])

@@ -6,43 +6,28 @@ python tools/plot.py work_dirs/digits_student work_dirs/digits_ld --out curves.p
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from kd_dense.logs import curve, read_scalars
+
 METRICS = ('bbox_mAP', 'bbox_mAP_50', 'pascal_voc/mAP', 'mIoU', 'aAcc')
 
 
-def read_scalars(folder: Path) -> list[dict]:
-    """What a training logged, over all its runs, in the order of steps.
+def read_run(folder: Path) -> list[dict]:
+    """What a training logged.
 
     Raises:
         SystemExit: the folder holds no log.
     """
-    files = sorted(folder.glob('*/vis_data/scalars.json'))
-    if not files:
+    scalars = read_scalars(folder)
+    if not scalars:
         raise SystemExit(
             f'plot: no training was logged in {folder} (looked for */vis_data/scalars.json).'
         )
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-
-def curve(scalars: list[dict], key: str) -> tuple[list[float], list[float]]:
-    """Training steps and values of one scalar.
-
-    A validation counts at the training step before it (mmengine logs its epoch, which is 0 in
-    trainings by iteration); of a step that was logged twice, after a resume, the last value stays.
-    """
-    values, step = {}, 0
-    for line in scalars:
-        if 'loss' in line:
-            step = line['step']
-        if key in line:
-            values[step] = line[key]
-    steps = sorted(values)
-    return steps, [values[s] for s in steps]
+    return scalars
 
 
 def draw(runs: dict[str, list[dict]], keys: list[str]) -> Figure:
@@ -77,7 +62,7 @@ def main() -> None:
     names = args.names or [folder.name for folder in args.folders]
     if len(set(names)) != len(args.folders):
         raise SystemExit('plot: give each training a name of its own with --names.')
-    runs = dict(zip(names, map(read_scalars, args.folders), strict=True))
+    runs = dict(zip(names, map(read_run, args.folders), strict=True))
     found = {key for scalars in runs.values() for line in scalars for key in line}
     metrics = [k for end in METRICS for k in sorted(found) if k.endswith(end)]
     losses = sorted(k for k in found if 'loss' in k)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..adapters import adapter_layer, adapter_options
+from ..adapters import adapter_options, fitting_adapter, reset_adapters
 from ..errors import SetupError
 from ..hosts import own_randomness
 from ..registry import MODELS
@@ -107,15 +107,12 @@ class ChannelWise(DistillationLoss):
                 layer: nn.Module = nn.Identity()
                 if stage != 'logits':
                     ours, theirs = (stage_channels(m, stage) for m in (student, teacher()))
-                    if ours != theirs or self.adapter != 'auto':
-                        layer = adapter_layer(ours, theirs, **self.options)
+                    layer = fitting_adapter(ours, theirs, self.options, self.adapter != 'auto')
                 self.adapters.append(layer)
 
     def init_weights(self) -> None:
         """Initialise the adapters."""
-        for layer in self.adapters.modules():
-            if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
-                layer.reset_parameters()
+        reset_adapters(self.adapters)
 
     def forward(self, student: View, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..adapters import adapter_options, align, build_adapters
+from ..adapters import adapter_options, align, build_adapters, reset_adapters
 from ..errors import SetupError
 from ..regions import REGIONS, check_region, region_demands, region_reads
 from ..registry import MODELS
@@ -122,9 +122,7 @@ class FeatureImitation(DistillationLoss):
 
     def init_weights(self) -> None:
         """Initialise the adapters."""
-        for layer in self.adapters.modules():
-            if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
-                layer.reset_parameters()
+        reset_adapters(self.adapters)
 
     def demands(self, student: nn.Module) -> list[str]:
         """What the region asks of the student."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adapters import adapter_layer, adapter_options
+from ..adapters import adapter_options, fitting_adapter, reset_adapters
 from ..errors import SetupError
 from ..hosts import own_randomness
 from ..registry import MODELS
@@ -142,17 +142,13 @@ class PearsonDistillation(DistillationLoss):
             for mine, other in self.pairs:
                 layer: nn.Module = nn.Identity()
                 channels = stage_channels(student, mine), stage_channels(teacher(), other)
-                if self.options is not None and (
-                    channels[0] != channels[1] or self.adapter != 'auto'
-                ):
-                    layer = adapter_layer(*channels, **self.options)
+                if self.options is not None:
+                    layer = fitting_adapter(*channels, self.options, self.adapter != 'auto')
                 self.adapters.append(layer)
 
     def init_weights(self) -> None:
         """Initialise the adapters."""
-        for layer in self.adapters.modules():
-            if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
-                layer.reset_parameters()
+        reset_adapters(self.adapters)
 
     def forward(self, student: View, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""

@@ -29,11 +29,10 @@ class FeatureView(View):
     @staticmethod
     def describe(model: nn.Module) -> HostInfo:
         """What of the model has to agree between teacher and student."""
-        view = probe(model, FeatureView)
         head = _classifier(model)
         return HostInfo(
             family=FeatureView.family,
-            strides=view.strides,
+            strides=probe(model, FeatureView).strides,
             num_classes=getattr(head, 'num_classes', 0),
             activation='unknown',
             num_anchors=1,
@@ -45,12 +44,6 @@ class FeatureView(View):
     def head_of(model: nn.Module) -> nn.Module:
         """The head that knows the classes."""
         return _classifier(model)
-
-    @property
-    def strides(self) -> tuple[float, ...]:
-        """Pixels per position of each level, along the width of the padded image."""
-        width = self.batch.images.shape[-1]
-        return tuple(width / w for _, w in self.level_sizes)
 
     def outputs(self) -> list[Tensor]:
         """The features."""

@@ -46,11 +46,9 @@ class SegmentationView(View):
     def describe(model: nn.Module) -> HostInfo:
         """What of the model has to agree between teacher and student."""
         head = model.decode_head
-        view = probe(model, SegmentationView)
-        size = view.batch.images.shape[-1]
         return HostInfo(
             family=SegmentationView.family,
-            strides=tuple(size / f.shape[-1] for f in view.features),
+            strides=probe(model, SegmentationView).strides,
             num_classes=head.num_classes,
             activation='softmax' if head.out_channels > 1 else 'sigmoid',
             num_anchors=1,
@@ -68,12 +66,6 @@ class SegmentationView(View):
         """The auxiliary heads, none in many models."""
         heads = getattr(self.model, 'auxiliary_head', None)
         return list(heads) if isinstance(heads, nn.ModuleList) else [heads] if heads else []
-
-    @property
-    def strides(self) -> tuple[float, ...]:
-        """Pixels per position of each stage's map, along its width."""
-        width = self.batch.images.shape[-1]
-        return tuple(width / w for _, w in self.level_sizes)
 
     @cached_property
     def seg_logits(self) -> Tensor:

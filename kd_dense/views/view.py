@@ -69,8 +69,9 @@ class View:
 
     @property
     def strides(self) -> tuple[float, ...]:
-        """Pixels per position of each level."""
-        raise NotImplementedError
+        """Pixels per position of each level, along the width of the padded image."""
+        width = self.batch.images.shape[-1]
+        return tuple(width / w for _, w in self.level_sizes)
 
     @cached_property
     def features(self) -> tuple[Tensor, ...]:
