@@ -19,15 +19,22 @@ from .hosts import build_model, own_randomness, read_config_file, read_model_con
 from .own_data import use_data
 from .registry import MODELS
 from .verify import check_pair
-from .views import OneStageView, SegmentationView, TwoStageView, view_class
+from .views import FeatureView, OneStageView, SegmentationView, TwoStageView, view_class
 
 # by the student's host family, the first that fits the pair
 PREFERRED = {
     OneStageView.family: ('ld', 'pkd', 'hint'),
-    TwoStageView.family: ('chen2017', 'pkd_two_stage', 'hint'),
+    TwoStageView.family: ('chen2017', 'pkd', 'hint'),
     SegmentationView.family: ('structured', 'pkd', 'hint'),
+    FeatureView.family: ('pkd', 'hint'),
 }
-ANY_FAMILY = ('pkd', 'hint')
+# recipes that a family has with settings of its own
+VARIANTS = {
+    OneStageView.family: {'cwd': 'cwd_features'},
+    TwoStageView.family: {'cwd': 'cwd_features', 'pkd': 'pkd_two_stage'},
+    SegmentationView.family: {},
+    FeatureView.family: {'cwd': 'cwd_features'},
+}
 
 
 class Choice(NamedTuple):
@@ -61,7 +68,8 @@ def choose_recipe(
         SetupError: none fits.
     """
     refused = {}
-    for name in PREFERRED.get(view_class(student).family, ANY_FAMILY):
+    for name in PREFERRED[view_class(student).family]:
+        name = variant(name, student)
         if name not in known:
             continue
         try:
@@ -74,6 +82,11 @@ def choose_recipe(
         'No recipe fits this pair.\n'
         + '\n'.join(f'{name}: {reason}' for name, reason in refused.items())
     )
+
+
+def variant(name: str, student: nn.Module) -> str:
+    """The recipe with the settings of the student's host family."""
+    return VARIANTS[view_class(student).family].get(name, name)
 
 
 def check_recipe(
@@ -109,7 +122,8 @@ def compose(
         teacher: config of the teacher, as the student's.
         checkpoint: of the teacher, a path or URL.
         folder: of the recipes.
-        recipe: name of one of them, or ``'auto'``.
+        recipe: name of one of them, or ``'auto'``; where the student's family has settings of its
+            own for it, they are taken (:data:`VARIANTS`).
         same_classes: see :class:`~kd_dense.teacher.Teacher`.
         data, classes: own data; see :func:`~kd_dense.own_data.use_data`.
 
@@ -137,8 +151,8 @@ def compose(
     if recipe == 'auto':
         choice = choose_recipe(*models, known, same_classes)
     else:
-        choice = Choice(recipe, {})
-        check_recipe(*models, Config.fromfile(known[recipe]).losses, same_classes)
+        choice = Choice(variant(recipe, models[0]), {})
+        check_recipe(*models, Config.fromfile(known[choice.name]).losses, same_classes)
     chosen = Config.fromfile(known[choice.name])
     return _merged(config, teacher, checkpoint, chosen, same_classes), choice
 

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from .data_forms import FORMS, find_coco, find_voc
 from .errors import SetupError
-
-FORMS = (
-    'COCO: annotations/*train*.json and annotations/*val*.json, the images anywhere below; '
-    'VOC: ImageSets/Main/train.txt and val.txt (or trainval.txt and test.txt), Annotations/*.xml, '
-    'JPEGImages/'
-)
-
-
-class OwnData(NamedTuple):
-    """Data found in a folder.
-
-    Attributes:
-        classes: names in order.
-        train, val: configs of data sets, without pipelines.
-        evaluator: config of the metric.
-    """
-
-    classes: tuple[str, ...]
-    train: dict[str, Any]
-    val: dict[str, Any]
-    evaluator: dict[str, Any]
+from .launch import leaf_datasets
 
 
 def use_data(config: Config, folder: str | Path, classes: Sequence[str] | None = None) -> None:
@@ -39,7 +18,7 @@ def use_data(config: Config, folder: str | Path, classes: Sequence[str] | None =
 
     Args:
         config: a whole training; is changed. Pipelines, samplers and schedule stay.
-        folder: of the data, in one of :data:`FORMS`.
+        folder: of the data, in one of :data:`~kd_dense.data_forms.FORMS`.
         classes: names in order; those in the annotations where left out.
 
     Raises:
@@ -54,9 +33,19 @@ def use_data(config: Config, folder: str | Path, classes: Sequence[str] | None =
             '--data takes boxes, and the student is a segmentor. Set `train_dataloader` and '
             '`val_dataloader` in a config of your own (configs/camvid_pspnet_student.py shows how).'
         )
+    masks = any(
+        step.get('with_mask')
+        for leaf in leaf_datasets(config.train_dataloader.dataset)
+        for step in leaf.get('pipeline', ())
+    )
     if list(folder.glob('annotations/*.json')):
-        data = find_coco(folder, classes)
+        data = find_coco(folder, classes, masks)
     elif list(folder.glob('ImageSets/Main/*.txt')):
+        if masks:
+            raise SetupError(
+                f'The student learns masks, and {folder} is in the form of VOC, which holds boxes. '
+                'Choose a student of boxes, or data in the form of COCO with `segmentation`.'
+            )
         data = find_voc(folder, classes)
     else:
         raise SetupError(f'{folder} has neither form of data. {FORMS}.')
@@ -68,65 +57,6 @@ def use_data(config: Config, folder: str | Path, classes: Sequence[str] | None =
             config[f'{part}_evaluator'] = ConfigDict(data.evaluator)
     if not set_num_classes(config.model, len(data.classes)):
         raise SetupError('No part of the student has `num_classes`; set them in its config.')
-
-
-def find_coco(folder: Path, classes: Sequence[str] | None = None) -> OwnData:
-    """Data in the form of COCO.
-
-    Raises:
-        SetupError: a file or image is not there, or the classes differ.
-    """
-    files = {
-        'train': _one_of(folder, ('annotations/*train*.json',)),
-        'val': _one_of(folder, ('annotations/*val*.json', 'annotations/*test*.json')),
-    }
-    names, sets = {}, {}
-    for split, file in files.items():
-        content = json.loads(file.read_text())
-        known = tuple(c['name'] for c in sorted(content['categories'], key=lambda c: c['id']))
-        names[split] = known
-        sets[split] = dict(
-            type='CocoDataset',
-            data_root=f'{folder}/',
-            ann_file=str(file.relative_to(folder)),
-            data_prefix=dict(img=_image_folder(folder, content['images'][0]['file_name'], split)),
-        )
-    chosen = _checked(classes, names['train'], files['train'])
-    _checked(chosen, names['val'], files['val'])
-    for each in sets.values():
-        each['metainfo'] = dict(classes=chosen)
-    evaluator = dict(type='CocoMetric', metric='bbox', ann_file=str(files['val']))
-    return OwnData(chosen, sets['train'], sets['val'] | dict(test_mode=True), evaluator)
-
-
-def find_voc(folder: Path, classes: Sequence[str] | None = None) -> OwnData:
-    """Data in the form of Pascal VOC.
-
-    Raises:
-        SetupError: a file is not there, or the classes differ.
-    """
-    lists = {
-        'train': _one_of(folder, ('ImageSets/Main/train.txt', 'ImageSets/Main/trainval.txt')),
-        'val': _one_of(folder, ('ImageSets/Main/val.txt', 'ImageSets/Main/test.txt')),
-    }
-    found = {
-        item.findtext('name')
-        for name in lists['train'].read_text().split()
-        for item in ElementTree.parse(folder / 'Annotations' / f'{name}.xml').iter('object')
-    }
-    chosen = _checked(classes, tuple(sorted(found)), lists['train'])
-    train, val = (
-        dict(
-            type='XMLDataset',
-            data_root=f'{folder}/',
-            ann_file=str(file.relative_to(folder)),
-            data_prefix=dict(sub_data_root=''),
-            metainfo=dict(classes=chosen),
-        )
-        for file in lists.values()
-    )
-    evaluator = dict(type='VOCMetric', metric='mAP', eval_mode='area')
-    return OwnData(chosen, train, val | dict(test_mode=True), evaluator)
 
 
 def set_num_classes(model: ConfigDict, count: int) -> int:
@@ -151,37 +81,3 @@ def _placed(dataset: ConfigDict, own: dict[str, Any]) -> ConfigDict:
         return dataset
     kept = {key: dataset[key] for key in ('pipeline', 'filter_cfg') if key in dataset}
     return ConfigDict(own | kept)
-
-
-def _one_of(folder: Path, patterns: Sequence[str]) -> Path:
-    for pattern in patterns:
-        files = sorted(folder.glob(pattern))
-        if len(files) > 1:
-            names = ', '.join(file.name for file in files)
-            raise SetupError(f'{folder} has several of {pattern}: {names}. Keep one of them there.')
-        if files:
-            return files[0]
-    raise SetupError(f'{folder} has no {" or ".join(patterns)}. {FORMS}.')
-
-
-def _image_folder(folder: Path, name: str, split: str) -> str:
-    """Where below a folder the images of a split lie, as mmdet wants it: ``'images/'``."""
-    places = [folder, *sorted(path for path in folder.rglob('*') if path.is_dir())]
-    fitting = [place for place in places if (place / name).is_file()]
-    if not fitting:
-        raise SetupError(f'The image {name} of the annotations is nowhere below {folder}.')
-    best = next((p for p in fitting if split in p.name), fitting[0])
-    return '' if best == folder else f'{best.relative_to(folder)}/'
-
-
-def _checked(wanted: Sequence[str] | None, found: tuple[str, ...], where: Path) -> tuple[str, ...]:
-    """The classes to train, which have to be among those of the annotations."""
-    if wanted is None:
-        return found
-    unknown = [name for name in wanted if name not in found]
-    if unknown:
-        raise SetupError(
-            f'{where} has no class {", ".join(map(repr, unknown))}; it has '
-            f'{", ".join(map(repr, found))}.'
-        )
-    return tuple(wanted)

@@ -74,5 +74,5 @@ def _check_reconcilable(student: nn.Module, teacher: nn.Module) -> None:
         raise SetupError(
             f'The teacher needs images padded to a multiple of {teacher.pad_size_divisor} pixels, '
             f'the student pads to {student.pad_size_divisor}. Set '
-            f'`student.data_preprocessor.pad_size_divisor={teacher.pad_size_divisor}`.'
+            f'`model.student.data_preprocessor.pad_size_divisor={teacher.pad_size_divisor}`.'
         )

@@ -130,7 +130,8 @@ def check_pair(
             f'Teacher ({theirs.head}) and student ({ours.head}) do not fit:\n  - '
             + '\n  - '.join(findings)
             + '\nChoose a teacher that agrees with the student there, or leave out the losses '
-            'named (losses on features alone ask the least of a pair).'
+            'named; losses on features ask the least of a pair: hints (FeatureImitation) and PKD '
+            '(PearsonDistillation).'
         )
 
 
@@ -173,9 +174,10 @@ def check_classes(
     raise SetupError(
         f'The teacher knows other classes than the training set. {checkpoint} was trained with '
         f'{len(theirs)} classes {_around(theirs, first)}, the training set has {len(ours)} classes '
-        f'{_around(ours, first)}; the first difference is class {first}. Set the classes of the '
-        "dataset (`metainfo=dict(classes=...)`) in the teacher's order or use a teacher trained on "
-        'them; `teacher.same_classes=False` allows the difference for losses that read no classes.'
+        f'{_around(ours, first)}; the first difference is class {first}. Bring the classes of the '
+        "dataset into the teacher's order (`metainfo=dict(classes=...)`; of COCO annotations the "
+        'list `categories` too, by which mmdet numbers them) or use a teacher trained on them; '
+        '`teacher.same_classes=False` allows the difference for losses that read no classes.'
     )
 
 

@@ -1,22 +1,26 @@
 """Composing a distillation: which recipe fits, and pairs that train through tools/distill.py."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from kd_dense.compose import choose_recipe, compose, recipes
+from kd_dense.compose import choose_recipe, compose, recipes, variant
+from kd_dense.data_forms import category_names, find_coco, find_voc
 from kd_dense.errors import SetupError
-from kd_dense.hosts import build_model, read_model_config
-from kd_dense.own_data import find_coco, find_voc, set_num_classes, use_data
+from kd_dense.hosts import build_model, read_config_file, read_model_config
+from kd_dense.own_data import set_num_classes, use_data
 from tests import segmentation
 from tests.models import gfl
 from tests.pairs import atss, build, fcos, retina
-from tests.two_stage import cascade_rcnn, faster_rcnn
+from tests.two_stage import build as two_stages
+from tests.two_stage import cascade_rcnn, faster_rcnn, mask_rcnn
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / 'configs' / '_base_' / 'recipes'
@@ -94,6 +98,34 @@ def test_a_recipe_fits_each_pair_of_public_configs(pair):
     assert ('discriminator' in config.optim_wrapper) == (expected == 'structured')
 
 
+@pytest.mark.parametrize('recipe', ['ld', 'chen2017', 'structured'])
+def test_what_does_not_work_on_detr_is_refused_by_name_with_what_does(recipe):
+    names = ('mmdet::detr/detr_r50_8xb2-150e_coco.py', 'mmdet::detr/detr_r101_8xb2-500e_coco.py')
+    reason = (
+        r'Teacher \(DETRHead\) and student \(DETRHead\) do not fit:[\s\S]* losses on features ask '
+        r'the least of a pair: hints \(FeatureImitation\) and PKD \(PearsonDistillation\)'
+    )
+    with pytest.raises(SetupError, match=reason):
+        compose(*names, 'teacher.pth', RECIPES, recipe)
+    for works in ('pkd', 'hint'):
+        assert compose(*names, 'teacher.pth', RECIPES, works)[1].name == works
+
+
+def test_a_recipe_has_the_settings_of_the_students_family():
+    detectors = build(retina()), build(retina(), 1)
+    two_stage = two_stages(faster_rcnn()), two_stages(faster_rcnn(), 1)
+    segmentors = segmentation.pair()
+    assert [variant('cwd', pair[0]) for pair in (detectors, two_stage, segmentors)] == [
+        'cwd_features', 'cwd_features', 'cwd',
+    ]  # fmt: skip
+    assert [variant('pkd', pair[0]) for pair in (detectors, two_stage, segmentors)] == [
+        'pkd', 'pkd_two_stage', 'pkd',
+    ]  # fmt: skip
+    assert choose_recipe(*two_stage, {'pkd_two_stage': RECIPES / 'pkd_two_stage.py'})[0] == (
+        'pkd_two_stage'
+    )
+
+
 def test_why_a_recipe_does_not_fit_is_told():
     choice = choose_recipe(build(retina()), build(retina(), 1), recipes(RECIPES))
     assert choice.name == 'pkd' and list(choice.refused) == ['ld']
@@ -143,6 +175,59 @@ def seg(**choices) -> dict:
     return segmentation.segmentor(classes=11, **choices)
 
 
+def deeplab() -> dict:
+    """A small DeepLabV3+."""
+    config = seg()
+    head = {k: v for k, v in config['decode_head'].items() if k != 'pool_scales'}
+    config['decode_head'] = head | dict(
+        type='DepthwiseSeparableASPPHead', dilations=(1, 2), c1_in_channels=8, c1_channels=4
+    )
+    return config
+
+
+def segformer() -> dict:
+    """A small SegFormer."""
+    config = seg(auxiliary=False)
+    config['backbone'] = dict(
+        type='MixVisionTransformer', embed_dims=4, num_heads=[1, 2, 4, 8], num_layers=[1, 1, 1, 1],
+        patch_sizes=[7, 3, 3, 3], sr_ratios=[8, 4, 2, 1], mlp_ratio=2,
+    )  # fmt: skip
+    head = {k: v for k, v in config['decode_head'].items() if k != 'pool_scales'}
+    config['decode_head'] = head | dict(
+        type='SegformerHead', in_channels=[4, 8, 16, 32], in_index=[0, 1, 2, 3], channels=8
+    )
+    return config
+
+
+def rtmdet() -> dict:
+    """A small RTMDet."""
+    config = gfl()
+    norm = dict(type='BN')
+    config.update(
+        type='RTMDet',
+        bbox_head=dict(
+            type='RTMDetHead', num_classes=3, in_channels=16, feat_channels=16, stacked_convs=1,
+            with_objectness=False, norm_cfg=norm, act_cfg=dict(type='SiLU'),
+            anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=[8, 16, 32]),
+            bbox_coder=dict(type='DistancePointBBoxCoder'),
+            loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
+            loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
+        ),
+        train_cfg=dict(
+            assigner=dict(type='DynamicSoftLabelAssigner', topk=13), allowed_border=-1,
+            pos_weight=-1,
+        ),
+    )  # fmt: skip
+    return config
+
+
+def on_resnext(config: dict) -> dict:
+    """The same detector on a backbone of another kind."""
+    backbone = config['backbone'] | dict(type='ResNeXt', depth=50, groups=4, base_width=4)
+    neck = config['neck'] | dict(in_channels=[32, 64, 128, 256])
+    return config | dict(backbone=backbone, neck=neck)
+
+
 SMALL = {
     'ld': (gfl(), gfl(channels=32)),
     'pkd of RetinaNet': (retina(), retina()),
@@ -156,6 +241,13 @@ SMALL = {
     'structured from another stride': (seg(), seg(width=16, stride=16)),
     'hint': (gfl(), gfl(channels=32)),
     'cwd': (seg(), seg(width=16)),
+    'cwd_features': (retina(), retina()),
+    'cwd_features of two stages': (faster_rcnn(), faster_rcnn(channels=32)),
+    'chen2017 of Mask R-CNN': (mask_rcnn(), mask_rcnn()),
+    'pkd of RTMDet': (rtmdet(), rtmdet()),
+    'structured of DeepLabV3+': (deeplab(), deeplab()),
+    'structured of SegFormer': (segformer(), segformer()),
+    'pkd from another backbone': (retina(), on_resnext(retina())),
 }
 
 
@@ -177,13 +269,17 @@ def test_pairs_of_many_families_train_two_steps_each(case, digits_root, tmp_path
         dict(state_dict=build_model(read_model_config(files[1], 'teacher')).state_dict()),
         tmp_path / 'teacher.pth',
     )
+    options = ['custom_hooks.2.num_images=1']
+    if recipe == 'structured':
+        options.append('model.losses.holistic.width=(8,8,16,16)')
+    if 'Mask' in case:
+        options.append('train_dataloader.dataset.pipeline.1.with_mask=True')
     out = tmp_path / 'out'
-    chosen = recipe if recipe in ('hint', 'cwd') else 'auto'
+    chosen = dict(hint='hint', cwd='cwd', cwd_features='cwd').get(recipe, 'auto')
     distill(
         files[0], '--teacher', files[1], '--checkpoint', str(tmp_path / 'teacher.pth'),
         '--work-dir', str(out), '--recipe', chosen,
-        '--cfg-options', f'experiment_name={case.replace(" ", "_")}', 'custom_hooks.2.num_images=1',
-        *(['model.losses.holistic.width=(8,8,16,16)'] if recipe == 'structured' else []),
+        '--cfg-options', f'experiment_name={case.replace(" ", "_")}', *options,
     )  # fmt: skip
     assert (out / 'iter_2.pth').exists() and (out / 'iter_2_student.pth').exists()
     again = Config.fromfile(out / f'{recipe}_student.py')
@@ -209,6 +305,76 @@ def test_data_in_the_form_of_voc_is_found(digits_root):
     assert data.val['ann_file'].startswith('ImageSets/Main/')
 
 
+def write_coco(folder: Path, names: list[str], masks: bool = False, split: str = '') -> Path:
+    """A folder in the form of COCO with an object of each class in one image."""
+    (folder / 'annotations').mkdir(parents=True, exist_ok=True)
+    (folder / 'a.jpg').touch()
+    content = dict(
+        images=[dict(id=1, file_name='a.jpg', width=9, height=9)],
+        annotations=[
+            dict(id=i, image_id=1, category_id=i, bbox=[0, 0, 5, 5], area=25, iscrowd=0,
+                 segmentation=[[0, 0, 5, 0, 5, 5]] if masks else [])
+            for i in range(1, len(names) + 1)
+        ],
+        categories=[dict(id=i, name=name) for i, name in enumerate(names, 1)],
+    )  # fmt: skip
+    for each in [split] if split else ['train', 'val']:
+        (folder / 'annotations' / f'{each}.json').write_text(json.dumps(content))
+    return folder
+
+
+def test_classes_of_coco_have_the_order_by_which_mmdet_numbers_them(tmp_path):
+    folder = write_coco(tmp_path, ['dog', 'cat', 'bird'])
+    assert find_coco(folder).classes == ('dog', 'cat', 'bird')
+    chosen = find_coco(folder, ['dog', 'bird'])
+    assert chosen.classes == ('dog', 'bird')
+    own = CocoDataset(**{k: v for k, v in chosen.train.items() if k != 'type'}, lazy_init=True)
+    own.load_data_list()
+    assert own.cat2label == {1: 0, 3: 1}
+    with pytest.raises(SetupError, match=r"in the order 'dog', 'bird'.* 'bird', 'dog' were asked"):
+        find_coco(folder, ['bird', 'dog'])
+    write_coco(folder, ['cat', 'dog', 'bird'], split='val')
+    with pytest.raises(SetupError, match=r'val\.json lists its categories in the order'):
+        find_coco(folder)
+
+
+def test_only_the_categories_of_large_annotations_are_read(tmp_path, digits_root):
+    assert category_names(digits_root / 'annotations' / 'train.json') == find_coco(digits_root)[0]
+    file = tmp_path / 'x.json'
+    for text in ('{}', '{"categories": []}', '{"categories": ["cat"]}', '{"categories": 3}'):
+        file.write_text(text)
+        assert category_names(file) is None
+
+
+def test_a_student_of_masks_needs_masks(digits_root, tmp_path):
+    def student() -> Config:
+        return read_config_file('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'student')
+
+    use_data(config := student(), write_coco(tmp_path / 'masks', ['cat'], masks=True))
+    assert config.val_evaluator.metric == ['bbox', 'segm']
+    assert config.model.roi_head.mask_head.num_classes == 1
+    with pytest.raises(SetupError, match=r'learns masks, and .*train\.json holds none'):
+        use_data(student(), write_coco(tmp_path / 'boxes', ['cat']))
+    with pytest.raises(SetupError, match='in the form of VOC, which holds boxes'):
+        use_data(student(), digits_root / 'VOC2007')
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('no', 'is not JSON'),
+        ('[]', 'it has no images and no annotations and no categories'),
+        ('{"images": [1], "categories": [1]}', 'it has no annotations'),
+    ],
+)
+def test_annotations_that_are_none_are_refused(text, message, tmp_path):
+    (tmp_path / 'annotations').mkdir()
+    (tmp_path / 'annotations' / 'train.json').write_text(text)
+    (tmp_path / 'annotations' / 'val.json').write_text(text)
+    with pytest.raises(SetupError, match=message):
+        find_coco(tmp_path)
+
+
 @pytest.mark.parametrize('form', ['coco', 'voc'])
 def test_a_training_on_own_data_is_read_and_evaluated(form, digits_root, tmp_path):
     config = Config.fromfile(whole(tmp_path / 'student.py', ten(gfl())))
@@ -224,7 +390,8 @@ def test_a_training_on_own_data_is_read_and_evaluated(form, digits_root, tmp_pat
 
 
 def test_data_of_no_form_other_classes_and_segmentors_are_refused(digits_root, tmp_path):
-    config = Config(dict(model=dict(bbox_head=dict(num_classes=3))))
+    loader = dict(dataset=dict(pipeline=[dict(type='LoadAnnotations', with_bbox=True)]))
+    config = Config(dict(model=dict(bbox_head=dict(num_classes=3)), train_dataloader=loader))
     with pytest.raises(SetupError, match='has neither form of data'):
         use_data(config, tmp_path)
     with pytest.raises(FileNotFoundError, match='There is no folder'):

@@ -111,7 +111,7 @@ def test_it_has_nothing_to_save():
 
 def test_a_teacher_that_needs_more_padding_is_refused():
     with pytest.raises(
-        SetupError, match=r'multiple of 32 pixels, the student pads to 1\. Set `stu'
+        SetupError, match=r'multiple of 32 pixels, the student pads to 1\. Set `model.stu'
     ):
         Renormalize(preprocessor(pad_size_divisor=1), preprocessor())
     with pytest.raises(SetupError, match='multiple of 64 pixels, the student pads to 32'):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
 from ..checkpoints import class_names
+from ..data_forms import category_names
 from ..hosts import own_randomness
 from ..launch import leaf_datasets
 from ..verify import AGREEMENT, differences
@@ -31,6 +35,7 @@ def classes_of_data(config: Config, section: Section) -> tuple[str, ...] | None:
         with tried.noting_errors('training set'), own_randomness():
             dataset = DATASETS.build(leaf.to_dict() | dict(lazy_init=True))
             found.append(dataset.metainfo.get('classes'))
+            _in_order(dataset, section)
     if len(set(map(str, found))) > 1:
         section.wrong(
             'training set',
@@ -39,6 +44,33 @@ def classes_of_data(config: Config, section: Section) -> tuple[str, ...] | None:
         )
     names = found[0] if found else None
     return (names,) if isinstance(names, str) else names and tuple(names)
+
+
+def _in_order(dataset: BaseDataset, section: Section) -> None:
+    """Whether COCO annotations number the classes as the data set names them.
+
+    mmdet numbers them in the order of the annotations' categories, whatever their order in
+    ``metainfo``, and leaves out those that are not there.
+    """
+    names = dataset.metainfo.get('classes')
+    of_coco = isinstance(dataset, CocoDataset)
+    if not of_coco or type(dataset).load_data_list is not CocoDataset.load_data_list:
+        return
+    file = Path(dataset.ann_file)
+    categories = category_names(file) if file.is_file() else None
+    if categories is None or isinstance(names, str):
+        return
+    numbered = tuple(name for name in categories if name in names)
+    if not numbered or numbered != tuple(names)[: len(numbered)]:
+        first = next(i for i, name in enumerate(names) if numbered[i : i + 1] != (name,))
+        section.wrong(
+            'training set',
+            problem=f'Labels would be called by wrong names: `metainfo` says that class {first} is '
+            f'{names[first]!r}, and {file} numbers {_at(numbered, first)} so (mmdet follows the '
+            'order of its `categories`, and leaves out classes that are not there).',
+            way_out='Give `metainfo=dict(classes=...)` the names and order of `categories`, or '
+            'sort that list in the annotations (ids may stay).',
+        )
 
 
 def examine_classes(
@@ -79,9 +111,11 @@ def examine_classes(
             'names',
             *shown,
             problem=problem,
-            way_out="Set the dataset's `metainfo=dict(classes=...)` in the teacher's order, or use "
-            'a teacher trained on them; `model.teacher.same_classes=False` allows the difference '
-            'for losses that read no classes.',
+            way_out="Bring the dataset's classes into the teacher's order (its "
+            '`metainfo=dict(classes=...)`; of COCO annotations the list `categories` too, by which '
+            'mmdet numbers them), or use a teacher trained on them; '
+            '`model.teacher.same_classes=False` allows the difference for losses that read no '
+            'classes.',
             differing=differing,
         )
         return

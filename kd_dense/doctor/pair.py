@@ -60,7 +60,8 @@ def examine_pair(parts: Parts, hosts: Hosts, section: Section) -> None:
                 *shown,
                 problem=f'The {minded[what]}.',
                 way_out='Choose a teacher that agrees with the student there, or leave out the '
-                'losses named (losses on features alone ask the least of a pair).',
+                'losses named; losses on features ask the least of a pair: hints '
+                '(FeatureImitation) and PKD (PearsonDistillation).',
                 losses=minded[what].losses,
             )
         else:

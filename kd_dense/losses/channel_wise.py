@@ -12,10 +12,17 @@ from ..adapters import adapter_options, fitting_adapter, reset_adapters
 from ..errors import SetupError
 from ..hosts import own_randomness
 from ..registry import MODELS
-from ..views import View, view_class
+from ..views import View, probe, view_class
 from .base import DistillationLoss, global_divisor
 from .soft_targets import check_temperature, prepare_logits
-from .stages import check_stage, stage_channels, stage_reads, teacher_map
+from .stages import (
+    LEVELS,
+    all_stages,
+    check_stage,
+    stage_channels,
+    stage_reads,
+    teacher_map,
+)
 
 
 def channel_kl(student: Tensor, teacher: Tensor, valid: Tensor, temperature: float) -> Tensor:
@@ -59,14 +66,14 @@ class ChannelWise(DistillationLoss):
     ranks, that have a valid pixel.
 
     Sources: [1] Shu et al., arXiv 2011.13256, equation 5; logits of segmentors: T = 4, weight 3;
-    FPN levels of detectors: ``stages=(0, 1, 2, 3, 4), temperature=1, weight=10``.
+    FPN levels of detectors: ``stages=('levels',), temperature=1, weight=10``.
 
     Differs from [1] in leaving out padding and ignored pixels. A teacher's map of another size is
     brought to the student's; other channels by an adapter, trained with the student.
 
     Args:
         stages: ``('logits',)``, ``('head',)``, what a segmentor's classifier reads, or indices of
-            feature maps.
+            feature maps; ``('levels',)`` stands for all of those.
         temperature: T.
         weight: see :class:`DistillationLoss`.
         adapter: as of :class:`~kd_dense.losses.imitation.FeatureImitation`; one for each stage.
@@ -88,7 +95,8 @@ class ChannelWise(DistillationLoss):
         if not stages:
             raise SetupError("stages is empty; name at least one, such as 'logits'.")
         for stage in stages:
-            check_stage(stage)
+            if stage != LEVELS:
+                check_stage(stage)
         check_temperature(temperature)
         self.options = adapter_options(adapter)
         self.reads = tuple(dict.fromkeys(map(stage_reads, stages)))
@@ -103,7 +111,8 @@ class ChannelWise(DistillationLoss):
         if self.options is None or not known:  # what is unknown is refused with the pair
             return
         with own_randomness():
-            for stage in self.stages:
+            levels = len(probe(student, view_class(student)).features)
+            for stage in all_stages(self.stages, levels):
                 layer: nn.Module = nn.Identity()
                 if stage != 'logits':
                     ours, theirs = (stage_channels(m, stage) for m in (student, teacher()))
@@ -116,9 +125,10 @@ class ChannelWise(DistillationLoss):
 
     def forward(self, student: View, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""
-        adapters = self.adapters or [nn.Identity()] * len(self.stages)
+        stages = all_stages(self.stages, len(student.features))
+        adapters = self.adapters or [nn.Identity()] * len(stages)
         values = []
-        for stage, adapter in zip(self.stages, adapters, strict=True):
+        for stage, adapter in zip(stages, adapters, strict=True):
             ours = adapter(student.stage(stage).float())
             size = tuple(ours.shape[-2:])
             valid = student.valid_at(size)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,6 +12,7 @@ from ..errors import SetupError
 from ..views import View, probe, view_class
 
 NAMED = {'logits': 'seg_logits', 'head': 'head_features'}  # and what a loss on them reads
+LEVELS = 'levels'  # stands for all feature maps, one by one
 
 
 def check_stage(stage: int | str) -> None:
@@ -19,6 +23,12 @@ def check_stage(stage: int | str) -> None:
             f"{', '.join(map(repr, NAMED))}: 'logits' of a segmentor's decode head, or 'head', "
             'what its classifier reads.'
         )
+
+
+def all_stages(stages: Sequence[int | str], levels: int) -> tuple[int | str, ...]:
+    """The stages one by one, ``'levels'`` as the indices of that many feature maps."""
+    each = (range(levels) if stage == LEVELS else (stage,) for stage in stages)
+    return tuple(chain.from_iterable(each))
 
 
 def stage_reads(stage: int | str) -> str:

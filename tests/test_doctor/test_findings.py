@@ -229,6 +229,25 @@ def test_shuffled_classes_that_are_allowed_matter_to_losses_that_read_classes(de
     assert 'losses.cls may compare' in the_line(report, 'Classes', 'names').problem
 
 
+def test_classes_that_coco_annotations_number_in_another_order(detection):
+    """mmdet's labels follow the annotations' categories, whatever order the names have."""
+    config = detection()
+    config.train_dataloader.dataset.metainfo.classes = ('one', 'zero', *CLASSES[2:])
+    line = the_line(check(config), 'Classes', 'training set')
+    assert line.mark == WRONG
+    assert "class 0 is 'one', and" in line.problem and "numbers 'zero' so" in line.problem
+
+
+def test_a_class_that_coco_annotations_do_not_have_shifts_the_others(detection):
+    config = detection()
+    misspelled = (*CLASSES[:3], 'thre', *CLASSES[3:])
+    config.train_dataloader.dataset.metainfo.classes = misspelled
+    line = the_line(check(config), 'Classes', 'training set')
+    assert "class 3 is 'thre', and" in line.problem and "numbers 'three' so" in line.problem
+    config.train_dataloader.dataset.metainfo.classes = (*CLASSES, 'ten')  # moves none
+    assert (WRONG, 'Classes', 'training set') not in found(check(config))
+
+
 def test_another_number_of_classes_in_the_teacher(detection, tmp_path):
     teacher = gfl(channels=32, num_classes=4)
     config = detection()

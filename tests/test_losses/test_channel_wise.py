@@ -125,6 +125,22 @@ def test_it_teaches_the_levels_of_a_detector():
     assert value.item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_levels_stand_for_all_feature_maps_each_with_an_adapter():
+    student, teacher = pairs.build(gfl(), 0), pairs.build(gfl(channels=32), 1)
+    batch = pairs.batch_for(student)
+    ours = pairs.noted(student, batch)
+    theirs = type(ours)(teacher, batch, torch.no_grad)
+    values = []
+    for stages in (('levels',), (0, 1, 2)):
+        loss = ChannelWise(stages=stages, temperature=1)
+        loss.connect(student, lambda: teacher)
+        torch.manual_seed(0)
+        loss.init_weights()
+        assert [a.out_channels for a in loss.adapters] == [32] * 3
+        values.append(loss(ours, theirs))
+    assert values[0] > 0 and values[0].equal(values[1])
+
+
 def test_logits_of_a_detector_are_refused():
     config = dict(
         type='kd_dense.Distiller',

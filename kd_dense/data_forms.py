@@ -1,0 +1,174 @@
+"""Data in a folder of one's own, in the form of COCO or of Pascal VOC."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .errors import SetupError
+
+FORMS = (
+    'COCO: annotations/*train*.json and annotations/*val*.json, the images anywhere below; '
+    'VOC: ImageSets/Main/train.txt and val.txt (or trainval.txt and test.txt), Annotations/*.xml, '
+    'JPEGImages/'
+)
+
+
+class OwnData(NamedTuple):
+    """Data found in a folder.
+
+    Attributes:
+        classes: names in order.
+        train, val: configs of data sets, without pipelines.
+        evaluator: config of the metric.
+    """
+
+    classes: tuple[str, ...]
+    train: dict[str, Any]
+    val: dict[str, Any]
+    evaluator: dict[str, Any]
+
+
+def find_coco(folder: Path, classes: Sequence[str] | None = None, masks: bool = False) -> OwnData:
+    """Data in the form of COCO.
+
+    Args:
+        folder: of the data.
+        classes: to choose; mmdet numbers them in the order of the annotations' ``categories``.
+        masks: whether objects need masks.
+
+    Raises:
+        SetupError: a file or image is not there, classes differ or are in another order, or there
+            are no masks.
+    """
+    files = {
+        'train': _one_of(folder, ('annotations/*train*.json',)),
+        'val': _one_of(folder, ('annotations/*val*.json', 'annotations/*test*.json')),
+    }
+    chosen, sets = classes, {}
+    for split, file in files.items():
+        content = _read_coco(file)
+        names = tuple(each['name'] for each in content['categories'])
+        chosen = _checked(chosen, names, file)
+        in_order = tuple(name for name in names if name in chosen)
+        if in_order != chosen:
+            raise SetupError(
+                f'{file} lists its categories in the order {", ".join(map(repr, in_order))}, by '
+                f'which mmdet numbers the classes, and {", ".join(map(repr, chosen))} were asked '
+                'for. Give that order, or sort the list `categories` in the files (ids may stay).'
+            )
+        if masks and not any(each.get('segmentation') for each in content['annotations']):
+            raise SetupError(
+                f'The student learns masks, and {file} holds none (`segmentation` of its '
+                'annotations is empty). Choose a student of boxes, such as Faster R-CNN.'
+            )
+        sets[split] = dict(
+            type='CocoDataset',
+            data_root=f'{folder}/',
+            ann_file=str(file.relative_to(folder)),
+            data_prefix=dict(img=_image_folder(folder, content['images'][0]['file_name'], split)),
+            metainfo=dict(classes=chosen),
+        )
+    metric = ['bbox', 'segm'] if masks else 'bbox'
+    evaluator = dict(type='CocoMetric', metric=metric, ann_file=str(files['val']))
+    return OwnData(chosen, sets['train'], sets['val'] | dict(test_mode=True), evaluator)
+
+
+def category_names(file: Path) -> tuple[str, ...] | None:
+    """Names of the categories in COCO annotations, in the order that labels follow.
+
+    Reads that list alone, for files of hundreds of megabytes; None where it does not find it.
+    """
+    text = file.read_text()
+    start = text.rfind('"categories"')
+    opening = text.find('[', start)
+    if start < 0 or opening < 0:
+        return None
+    listed, _ = json.JSONDecoder().raw_decode(text, opening)
+    known = listed and all(isinstance(each, dict) and 'name' in each for each in listed)
+    return tuple(each['name'] for each in listed) if known else None
+
+
+def _read_coco(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise SetupError(f'{file} is not JSON: {error}.') from None
+    parts = ('images', 'annotations', 'categories')
+    missing = [part for part in parts if not (isinstance(content, dict) and content.get(part))]
+    if missing:
+        raise SetupError(
+            f'{file} is not in the form of COCO, or empty: it has no {" and no ".join(missing)}.'
+        )
+    return content
+
+
+def find_voc(folder: Path, classes: Sequence[str] | None = None) -> OwnData:
+    """Data in the form of Pascal VOC.
+
+    Raises:
+        SetupError: a file is not there, or the classes differ.
+    """
+    lists = {
+        'train': _one_of(folder, ('ImageSets/Main/train.txt', 'ImageSets/Main/trainval.txt')),
+        'val': _one_of(folder, ('ImageSets/Main/val.txt', 'ImageSets/Main/test.txt')),
+    }
+    found = {
+        item.findtext('name')
+        for name in lists['train'].read_text().split()
+        for item in ElementTree.parse(folder / 'Annotations' / f'{name}.xml').iter('object')
+    }
+    chosen = _checked(classes, tuple(sorted(found)), lists['train'])
+    for file in lists.values():
+        image = folder / 'JPEGImages' / f'{file.read_text().split()[0]}.jpg'
+        if not image.is_file():
+            raise SetupError(f'The image {image}, which {file} names, is not there.')
+    train, val = (
+        dict(
+            type='XMLDataset',
+            data_root=f'{folder}/',
+            ann_file=str(file.relative_to(folder)),
+            data_prefix=dict(sub_data_root=''),
+            metainfo=dict(classes=chosen),
+        )
+        for file in lists.values()
+    )
+    evaluator = dict(type='VOCMetric', metric='mAP', eval_mode='area')
+    return OwnData(chosen, train, val | dict(test_mode=True), evaluator)
+
+
+def _one_of(folder: Path, patterns: Sequence[str]) -> Path:
+    for pattern in patterns:
+        files = sorted(folder.glob(pattern))
+        if len(files) > 1:
+            names = ', '.join(file.name for file in files)
+            raise SetupError(f'{folder} has several of {pattern}: {names}. Keep one of them there.')
+        if files:
+            return files[0]
+    raise SetupError(f'{folder} has no {" or ".join(patterns)}. {FORMS}.')
+
+
+def _image_folder(folder: Path, name: str, split: str) -> str:
+    """Where below a folder the images of a split lie, as mmdet wants it: ``'images/'``."""
+    places = [folder, *sorted(path for path in folder.rglob('*') if path.is_dir())]
+    fitting = [place for place in places if (place / name).is_file()]
+    if not fitting:
+        raise SetupError(f'The image {name} of the annotations is nowhere below {folder}.')
+    best = next((p for p in fitting if split in p.name), fitting[0])
+    return '' if best == folder else f'{best.relative_to(folder)}/'
+
+
+def _checked(wanted: Sequence[str] | None, found: tuple[str, ...], where: Path) -> tuple[str, ...]:
+    """The classes to train, which have to be among those of the annotations."""
+    if wanted is None:
+        return found
+    unknown = [name for name in wanted if name not in found]
+    if unknown:
+        raise SetupError(
+            f'{where} has no class {", ".join(map(repr, unknown))}; it has '
+            f'{", ".join(map(repr, found))}.'
+        )
+    return tuple(wanted)
