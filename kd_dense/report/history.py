@@ -38,15 +38,15 @@ def command(run: Run, configs: Path = Path('configs')) -> tuple[str, str]:
     parts = ['python', 'tools/train.py', str(source), '--work-dir', str(run.folder)]
     if not source.is_file():
         return shlex.join(parts), f'{source} is not there: options of the run are not known'
-    options, roots = _differences(Config.fromfile(source), run.config)
+    options = _differences(Config.fromfile(source), run.config)
     settings = [f'{key}={value}' for key, value in options]
     if (seed := _seed(run)) is not None and not any(s.startswith('randomness') for s in settings):
         settings.append(f'randomness.seed={seed}')
     if settings:
         parts += ['--cfg-options', *settings]
     note = 'put together from the config that the run dumped'
-    if roots:
-        note += f'; its data lay in {roots}'
+    if root := run.config.get('data_root'):
+        note += f'; its data lay in {root}'
     return shlex.join(parts), note
 
 
@@ -57,7 +57,7 @@ def _seed(run: Run) -> int | None:
     return (checkpoint.get('meta') or {}).get('seed')
 
 
-def _differences(source: Config, used: Config) -> tuple[list[tuple[str, Any]], str]:
+def _differences(source: Config, used: Config) -> list[tuple[str, Any]]:
     """Leaves of a config that differ from its file, apart from where the data lies."""
     before, after = (dict(_leaves(config.to_dict())) for config in (source, used))
     roots = (before.get('data_root'), after.get('data_root'))
@@ -69,7 +69,7 @@ def _differences(source: Config, used: Config) -> tuple[list[tuple[str, Any]], s
             old = old.replace(roots[0], roots[1])
         if value != old and key.split('.')[0] in _OPTIONS:
             changed.append((key, value))
-    return changed, moved
+    return changed
 
 
 def _leaves(value: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from ..pictures.boxes import Boxes
 from ..pictures.masks import Mask
 from ..pictures.panel import IGNORED as STRIPED
 from ..pictures.sheet import Column, draw_sheet
+from .colours import colours
 from .evidence import Evidence, evenly
 from .numbers import known_metrics
 from .predict import IGNORED, Result
@@ -31,12 +32,12 @@ def draw_curves(path: Path, runs: Sequence[Run], evidence: Evidence, show: int) 
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for place, (key, title, scale) in zip(axes, panels, strict=True):
-        for run in runs:
+        marker = None if key == 'loss' else 'o'
+        for run, colour in zip(runs, colours(runs), strict=True):
             steps, values = curve(run.lines, key)
             if steps:
-                marker = 'o' if len(steps) < 30 else None
                 scaled = [value * scale for value in values]
-                place.plot(steps, scaled, marker=marker, ms=4, label=run.name)
+                place.plot(steps, scaled, color=colour, marker=marker, ms=4, label=run.name)
         place.set(title=title, xlabel='training step')
         place.spines[['top', 'right']].set_visible(False)
         place.grid(alpha=0.25)

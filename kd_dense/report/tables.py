@@ -1,0 +1,131 @@
+"""The tables of the page, as the values that its template shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .evidence import Evidence
+from .history import command, minutes, versions
+from .numbers import alone_in_words, compare, first, known_metrics, table
+from .predict import IGNORED
+from .runs import ALONE, DISTILLED, TEACHER, Run
+from .signs import TIMES, grouped
+from .speed import machine
+
+
+def numbers(runs: Sequence[Run], labelled: Sequence[dict]) -> dict[str, Any]:
+    """The metrics of all runs."""
+    metrics = known_metrics(runs)
+    rows = table(runs, metrics)
+    for row, label in zip(rows, labelled, strict=True):
+        row['run'] = label
+    missing = [f'{run.name} logged no validation.' for run in runs if not run.metrics]
+    for role, what in ((TEACHER, 'teacher'), (ALONE, 'student alone'), (DISTILLED, 'distilled')):
+        if not first(runs, role):
+            missing.append(
+                f'No {what} run was given or recognised, so what depends on it is left out; '
+                '--roles names the roles.'
+            )
+    closed = {
+        c.run.name: f'{c.closed:.0%}'
+        for c in (compare(runs, metrics[0]) if metrics else ())
+        if c.closed is not None
+    }
+    return dict(
+        metrics=metrics,
+        table=rows,
+        closed=closed,
+        alone=alone_in_words(runs) if first(runs, DISTILLED) else '',
+        dashes=any(cell['value'] is None for row in rows for cell in row['cells']),
+        numbers_missing=missing,
+    )
+
+
+def costs(runs: Sequence[Run], labelled: Sequence[dict], evidence: Evidence) -> dict[str, Any]:
+    """Size and speed."""
+    rows = []
+    for run, label in zip(runs, labelled, strict=True):
+        if cost := evidence.costs.get(run.name):
+            rows.append(
+                dict(
+                    run=label,
+                    what=label['role_text'],
+                    millions=cost.parameters / 1e6,
+                    megabytes=cost.parameters * 4 / 1e6,
+                    flops=None if cost.flops is None else _flops(cost.flops),
+                    milliseconds=cost.milliseconds,
+                    spread=cost.spread,
+                )
+            )
+    note = ''
+    if rows:
+        shape = next(iter(evidence.costs.values())).shape
+        note = (
+            'Of what is shipped: a distilled student is the plain student. Multiply-adds of one '
+            f'image of {shape[0]}{TIMES}{shape[1]} pixels, of convolutions and matrix products, '
+            'counted by mmengine.'
+        )
+    timed = any(row['milliseconds'] for row in rows)
+    if timed:
+        note += f' Times: median of 15, from image to result, the models in turn; {machine()}.'
+    missing = [] if timed else ['No times: no model was run.']
+    return dict(costs=rows, cost_note=note, cost_missing=missing)
+
+
+def _flops(flops: int) -> str:
+    return f'{flops / 1e9:.3g} G' if flops >= 1e8 else f'{flops / 1e6:.3g} M'
+
+
+def per_class(runs: Sequence[Run], labelled: Sequence[dict], evidence: Evidence) -> dict[str, Any]:
+    """AP or intersection over union of each class, of the runs that were run."""
+    ran = [(r, la) for r, la in zip(runs, labelled, strict=True) if r.name in evidence.results]
+    if not ran:
+        return dict(per_class=None)
+    values = [evidence.per_class(run) for run, _ in ran]
+    base = next((v for v, (r, _) in zip(values, ran, strict=True) if r.role == ALONE), None)
+    counts = _counts(evidence)
+    rows = []
+    for index, name in enumerate(evidence.pictures.classes):
+        cells = []
+        for each, (run, _) in zip(values, ran, strict=True):
+            gain = None
+            if run.role == DISTILLED and base and None not in (each[index], base[index]):
+                gain = each[index] - base[index]
+            cells.append(dict(value=each[index], gain=gain))
+        rows.append(dict(name=name, count=grouped(counts[index]), cells=cells))
+    number, total = len(evidence.pictures.chosen), evidence.pictures.total
+    images = f'all {total} validation images'
+    if number < total:
+        images = f'{number} of the {total} validation images, spread evenly'
+    what = 'Intersection over union' if evidence.segments else 'COCO AP'
+    note = f'{what} of each class, in points, measured here on {images}'
+    note += '' if number == total else ', so unlike the numbers of the whole set above'
+    return dict(per_class=dict(rows=rows, runs=[label for _, label in ran], note=note + '.'))
+
+
+def _counts(evidence: Evidence) -> list[int]:
+    """Annotated objects or pixels of each class."""
+    number = len(evidence.pictures.classes)
+    if evidence.segments:
+        labels = [truth[truth != IGNORED] for truth in evidence.truths]
+    else:
+        labels = [t.labels if t.ignored is None else t.labels[~t.ignored] for t in evidence.truths]
+    return np.bincount(np.concatenate(labels).astype(int), minlength=number)[:number].tolist()
+
+
+def made(runs: Sequence[Run], labelled: Sequence[dict]) -> list[dict[str, Any]]:
+    """Commands, times and versions."""
+    rows = []
+    for run, label in zip(runs, labelled, strict=True):
+        text, note = command(run)
+        facts = [f'Command {note}.']
+        if spent := minutes(run):
+            facts.append(f'Took {spent:.1f} minutes.')
+        if used := versions(run):
+            facts.append(', '.join(f'{name} {value}' for name, value in used.items()) + '.')
+        why = f'{label["role_text"].capitalize()}: {run.why}.'
+        rows.append(dict(run=label, why=why, command=text, note=' '.join(facts)))
+    return rows
