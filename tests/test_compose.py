@@ -282,6 +282,7 @@ def test_pairs_of_many_families_train_two_steps_each(case, digits_root, tmp_path
         '--cfg-options', f'experiment_name={case.replace(" ", "_")}', *options,
     )  # fmt: skip
     assert (out / 'iter_2.pth').exists() and (out / 'iter_2_student.pth').exists()
+    assert [path.name for path in out.glob('*.py')] == [f'{recipe}_student.py']
     again = Config.fromfile(out / f'{recipe}_student.py')
     assert again.model.losses.keys() == Config.fromfile(RECIPES / f'{recipe}.py').losses.keys()
 

@@ -242,6 +242,9 @@ def test_the_command_names_what_differs_from_the_file(folders, tmp_path):
     text, note = command(run, tmp_path)
     assert 'train_cfg.max_iters=2' in text and 'randomness.seed=3' in text
     assert 'bbox_head' not in text and 'dumped' in note
+    text, note = command(run, tmp_path / 'nowhere')  # a composed config lies with the run alone
+    assert f'tools/train.py {folders[2] / "the_alone.py"} ' in text and 'randomness.seed=3' in text
+    run.config_name = 'gone'
     assert 'are not known' in command(run, tmp_path / 'nowhere')[1]
 
 

@@ -10,6 +10,8 @@ tools/train.py can run it again, and trains.
 import argparse
 from pathlib import Path
 
+from mmengine.config import Config
+
 from kd_dense.compose import compose, recipes
 from kd_dense.launch import command_line, common_options, finish_config
 from kd_dense.training import train, training_options
@@ -66,9 +68,10 @@ def main() -> None:
         for refused, reason in choice.refused.items():
             print(f'The recipe {refused} does not fit this pair: {reason}\n')
         print(f'Recipe: {choice.name} ({RECIPES.relative_to(ROOT) / choice.name}.py)\n')
-        print(config.pretty_text)
+        print(text := config.pretty_text)
         path = Path(config.work_dir, f'{name}.py')
         path.parent.mkdir(parents=True, exist_ok=True)
+        config = Config(config.to_dict(), text, path)  # with the name that the run goes by
         config.dump(path)
         print(f'The same again: python tools/train.py {path}', flush=True)
         if not args.dry_run:

@@ -89,7 +89,8 @@ def main() -> None:
             print(path)
         made = plain.meta['made_by']
         metrics = made.get('metrics') or {}
-        told = ', '.join(f'{key} {value:g}' for key, value in metrics.items())
+        # COCO says -1 where there are no such objects
+        told = ', '.join(f'{key} {value:g}' for key, value in metrics.items() if value >= 0)
         print(f'  metrics: {told or made.get("metrics_missing", "not known of a download")}')
         if args.onnx:
             export_onnx(plain, args, folder)

@@ -34,17 +34,20 @@ def command(run: Run, configs: Path = Path('configs')) -> tuple[str, str]:
     Returns:
         the command, and in words how sure it is.
     """
-    source = configs / f'{run.config_name}.py'
-    parts = ['python', 'tools/train.py', str(source), '--work-dir', str(run.folder)]
-    if not source.is_file():
-        return shlex.join(parts), f'{source} is not there: options of the run are not known'
-    options = _differences(Config.fromfile(source), run.config)
-    settings = [f'{key}={value}' for key, value in options]
+    file, settings = configs / f'{run.config_name}.py', []
+    note = 'put together from the config that the run dumped'
+    if file.is_file():
+        options = _differences(Config.fromfile(file), run.config)
+        settings = [f'{key}={value}' for key, value in options]
+    elif (own := run.folder / file.name).is_file():  # composed, or from elsewhere
+        file, note = own, 'by the config that the run dumped'
+    else:
+        note = f'put together, and {file} is not there: options of the run are not known'
     if (seed := _seed(run)) is not None and not any(s.startswith('randomness') for s in settings):
         settings.append(f'randomness.seed={seed}')
+    parts = ['python', 'tools/train.py', str(file), '--work-dir', str(run.folder)]
     if settings:
         parts += ['--cfg-options', *settings]
-    note = 'put together from the config that the run dumped'
     if root := run.config.get('data_root'):
         note += f'; its data lay in {root}'
     return shlex.join(parts), note
