@@ -14,6 +14,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from .errors import SetupError
 from .hosts import DISTILLER_TYPES, need_mmseg, read_model_config
+from .registry import MODELS
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
@@ -189,7 +190,9 @@ def plain_student(config: Config) -> Config:
     plain.custom_hooks = hooks
     modules = plain.pop('custom_imports', {}).get('imports', [])
     modules = [modules] if isinstance(modules, str) else modules
-    others = [name for name in modules if name.split('.')[0] != 'kd_dense']
+    # a module that registers a distillation loss is not needed to run the student either
+    losses = {cls.__module__ for cls in MODELS.module_dict.values()}
+    others = [name for name in modules if name.split('.')[0] != 'kd_dense' and name not in losses]
     if others:
         plain.custom_imports = dict(imports=others)
     return plain

@@ -342,6 +342,8 @@ def test_the_page_holds_numbers_pictures_and_curves(folders, tmp_path):
     assert f'{parameters / 1e6:.2f} M' in page.words
     cost = evidence.costs['alone']
     assert cost.flops > 1e6 and cost.milliseconds > 0
+    times = [evidence.costs[name].milliseconds for name in ('teacher', 'alone', 'distilled')]
+    assert times[1] == times[2] != times[0]  # one network, with other weights
     assert {'zero', 'nine'} <= {row[0] for row in page.rows}
     assert "the student's own" in {row[0] for row in page.rows}
     assert 'loss_bbox' in page.words and 'imitation' in page.words

@@ -108,10 +108,20 @@ def measure(models: Mapping[str, Plain], info: dict) -> dict[str, list[float]]:
 
 
 def measured(costs: Mapping[str, Cost], models: Mapping[str, Plain], info: dict) -> None:
-    """Add the times of models to their costs."""
+    """Add the times of models to their costs; models of one network share all of theirs."""
+    shared: dict[tuple, list[float]] = {}
     for name, times in measure(models, info).items():
+        shared.setdefault(_network(name, costs, models), []).extend(times)
+    for name in models:
+        times = shared[_network(name, costs, models)]
         costs[name].milliseconds = median(times)
         costs[name].spread = (min(times), max(times))
+
+
+def _network(name: str, costs: Mapping[str, Cost], models: Mapping[str, Plain]) -> tuple:
+    """What two models have in common only where they compute the same with other weights."""
+    cost = costs[name]
+    return type(models[name].model), cost.parameters, cost.flops or name, cost.shape
 
 
 def machine() -> str:

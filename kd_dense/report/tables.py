@@ -13,7 +13,7 @@ from .numbers import alone_in_words, compare, first, known_metrics, table
 from .predict import IGNORED
 from .runs import ALONE, DISTILLED, TEACHER, Run
 from .signs import TIMES, grouped
-from .speed import machine
+from .speed import ROUNDS, machine
 
 
 def numbers(runs: Sequence[Run], labelled: Sequence[dict]) -> dict[str, Any]:
@@ -70,7 +70,10 @@ def costs(runs: Sequence[Run], labelled: Sequence[dict], evidence: Evidence) -> 
         )
     timed = any(row['milliseconds'] for row in rows)
     if timed:
-        note += f' Times: median of 15, from image to result, the models in turn; {machine()}.'
+        note += (
+            f' Times: median of {ROUNDS}, from image to result, the models in turn; those of the '
+            f'same network are taken together; {machine()}.'
+        )
     missing = [] if timed else ['No times: no model was run.']
     return dict(costs=rows, cost_note=note, cost_missing=missing)
 
