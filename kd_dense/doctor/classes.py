@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
@@ -52,6 +51,8 @@ def _in_order(dataset: BaseDataset, section: Section) -> None:
     mmdet numbers them in the order of the annotations' categories, whatever their order in
     ``metainfo``, and leaves out those that are not there.
     """
+    from mmdet.datasets import CocoDataset  # prints when imported; stdout is the report's
+
     names = dataset.metainfo.get('classes')
     of_coco = isinstance(dataset, CocoDataset)
     if not of_coco or type(dataset).load_data_list is not CocoDataset.load_data_list:
