@@ -126,12 +126,18 @@ def check_pair(
     for name, loss in losses.items():
         findings += unmet(student, name, loss)
     if findings:
+        allowed = (
+            ' Other classes are allowed by `teacher.same_classes=False` (`--other-classes`), for '
+            'losses that read no classes.'
+            if same_classes and ours.num_classes != theirs.num_classes
+            else ''
+        )
         raise SetupError(
             f'Teacher ({theirs.head}) and student ({ours.head}) do not fit:\n  - '
             + '\n  - '.join(findings)
             + '\nChoose a teacher that agrees with the student there, or leave out the losses '
             'named; losses on features ask the least of a pair: hints (FeatureImitation) and PKD '
-            '(PearsonDistillation).'
+            f'(PearsonDistillation).{allowed}'
         )
 
 

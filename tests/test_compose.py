@@ -11,7 +11,7 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from kd_dense.compose import choose_recipe, compose, recipes, variant
+from kd_dense.compose import check_recipe, choose_recipe, compose, recipes, variant
 from kd_dense.data_forms import category_names, find_coco, find_voc
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, read_config_file, read_model_config
@@ -135,6 +135,16 @@ def test_why_a_recipe_does_not_fit_is_told():
 def test_a_pair_that_shares_nothing_is_refused_with_all_reasons():
     with pytest.raises(SetupError, match=r'(?s)No recipe fits this pair.*ld: .*pkd: .*hint: '):
         choose_recipe(build(gfl()), build(gfl(num_classes=5), 1), recipes(RECIPES))
+
+
+def test_a_teacher_of_other_classes_is_refused_with_what_allows_it():
+    pair = build(gfl()), build(gfl(num_classes=5), 1)
+    with pytest.raises(SetupError, match=r'allowed by `teacher\.same_classes=False` \(`--other-cl'):
+        choose_recipe(*pair, recipes(RECIPES))
+    assert choose_recipe(*pair, recipes(RECIPES), same_classes=False).name == 'pkd'
+    with pytest.raises(SetupError, match='of a pair: hints') as refused:
+        check_recipe(build(retina()), pair[1], Config.fromfile(RECIPES / 'ld.py').losses, False)
+    assert '--other-classes' not in str(refused.value)
 
 
 def whole(path: Path, model: dict, base: str = 'digits_student') -> str:

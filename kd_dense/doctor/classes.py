@@ -113,10 +113,10 @@ def examine_classes(
             *shown,
             problem=problem,
             way_out="Bring the dataset's classes into the teacher's order (its "
-            '`metainfo=dict(classes=...)`; of COCO annotations the list `categories` too, by which '
-            'mmdet numbers them), or use a teacher trained on them; '
-            '`model.teacher.same_classes=False` allows the difference for losses that read no '
-            'classes.',
+            '`metainfo=dict(classes=...)`, which `--classes` sets for `--data`; of COCO '
+            'annotations the list `categories` too, by which mmdet numbers them), or use a teacher '
+            'trained on them; `model.teacher.same_classes=False` allows the difference for losses '
+            'that read no classes.',
             differing=differing,
         )
         return
