@@ -116,16 +116,19 @@ def find_voc(folder: Path, classes: Sequence[str] | None = None) -> OwnData:
         'train': _one_of(folder, ('ImageSets/Main/train.txt', 'ImageSets/Main/trainval.txt')),
         'val': _one_of(folder, ('ImageSets/Main/val.txt', 'ImageSets/Main/test.txt')),
     }
+    names = {split: file.read_text().split() for split, file in lists.items()}
+    for split, file in lists.items():
+        if not names[split]:
+            raise SetupError(f'{file} is empty; it should name an image in each line.')
+        for part, ending in (('JPEGImages', 'jpg'), ('Annotations', 'xml')):
+            if not (path := folder / part / f'{names[split][0]}.{ending}').is_file():
+                raise SetupError(f'{path}, which {file} asks for, is not there.')
     found = {
         item.findtext('name')
-        for name in lists['train'].read_text().split()
+        for name in names['train']
         for item in ElementTree.parse(folder / 'Annotations' / f'{name}.xml').iter('object')
     }
     chosen = _checked(classes, tuple(sorted(found)), lists['train'])
-    for file in lists.values():
-        image = folder / 'JPEGImages' / f'{file.read_text().split()[0]}.jpg'
-        if not image.is_file():
-            raise SetupError(f'The image {image}, which {file} names, is not there.')
     train, val = (
         dict(
             type='XMLDataset',

@@ -386,6 +386,27 @@ def test_annotations_that_are_none_are_refused(text, message, tmp_path):
         find_coco(tmp_path)
 
 
+def test_what_a_folder_of_voc_lacks_is_named(tmp_path):
+    lists = tmp_path / 'ImageSets' / 'Main'
+    for part in (lists, tmp_path / 'JPEGImages', tmp_path / 'Annotations'):
+        part.mkdir(parents=True)
+    with pytest.raises(SetupError, match=r'has no ImageSets/Main/train\.txt or '):
+        find_voc(tmp_path)
+    for split in ('train', 'val'):
+        (lists / f'{split}.txt').touch()
+    with pytest.raises(SetupError, match=r'train\.txt is empty'):
+        find_voc(tmp_path)
+    for split in ('train', 'val'):
+        (lists / f'{split}.txt').write_text('a\n')
+    with pytest.raises(SetupError, match=r'a\.jpg, which .*train\.txt asks for, is not there'):
+        find_voc(tmp_path)
+    (tmp_path / 'JPEGImages' / 'a.jpg').touch()
+    with pytest.raises(SetupError, match=r'a\.xml, which .*train\.txt asks for, is not there'):
+        find_voc(tmp_path)
+    (tmp_path / 'Annotations' / 'a.xml').write_text('<a><object><name>cat</name></object></a>')
+    assert find_voc(tmp_path).classes == ('cat',)
+
+
 @pytest.mark.parametrize('form', ['coco', 'voc'])
 def test_a_training_on_own_data_is_read_and_evaluated(form, digits_root, tmp_path):
     config = Config.fromfile(whole(tmp_path / 'student.py', ten(gfl())))

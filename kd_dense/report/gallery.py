@@ -146,9 +146,12 @@ def _change(alone: Run, pupil: Run, change: Change, evidence: Evidence) -> dict[
         text = f'Of {grouped(change.total)} pixels, distillation gained '
         text += f'{change.gained / total:.1%} and lost {change.lost / total:.1%}.'
     else:
+        gained, lost = (
+            f'{grouped(n)} {"is" if n == 1 else "are"}' for n in (change.gained, change.lost)
+        )
         text = (
-            f'Of {grouped(change.total)} objects, {grouped(change.gained)} are found only since '
-            f'distillation and {grouped(change.lost)} are no longer found. Wrong detections: '
+            f'Of {grouped(change.total)} objects, {gained} found only since distillation and '
+            f'{lost} no longer found. Wrong detections: '
             f'{grouped(change.false_alone)} alone, {grouped(change.false_distilled)} distilled.'
         )
     return dict(

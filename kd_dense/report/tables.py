@@ -71,8 +71,8 @@ def costs(runs: Sequence[Run], labelled: Sequence[dict], evidence: Evidence) -> 
     timed = any(row['milliseconds'] for row in rows)
     if timed:
         note += (
-            f' Times: median of {ROUNDS}, from image to result, the models in turn; those of the '
-            f'same network are taken together; {machine()}.'
+            f' Times: median of {ROUNDS} predictions, from image to result, the models in turn, '
+            f'those of the same network taken together; {machine()}.'
         )
     missing = [] if timed else ['No times: no model was run.']
     return dict(costs=rows, cost_note=note, cost_missing=missing)
