@@ -16,8 +16,8 @@ def pool_in_float32(model: nn.Module) -> None:
     proposals to the type of the features, in which half precision misses them by whole pixels.
     What follows an extractor gets its input in its own precision.
 
-    RoIAlign itself is torchvision's, which mmcv offers as a switch: on CPU it returns the very same
-    numbers in a third of the time.
+    On CPU, RoIAlign itself is torchvision's, which mmcv offers as a switch: it returns the very
+    same numbers in a third of the time. (On GPUs it would be slow where determinism is asked for.)
 
     Args:
         model: any model; those without extractors are left as they are.
@@ -28,8 +28,6 @@ def pool_in_float32(model: nn.Module) -> None:
     for module in roi_head.modules():
         if isinstance(module, BaseRoIExtractor):
             module.register_forward_pre_hook(_exact_features)
-        elif isinstance(module, RoIAlign) and module.pool_mode == 'avg':
-            module.use_torchvision = True
     for child in roi_head.children():
         if not isinstance(child, BaseRoIExtractor) and any(True for _ in child.parameters()):
             child.register_forward_pre_hook(_own_precision)
@@ -37,6 +35,10 @@ def pool_in_float32(model: nn.Module) -> None:
 
 def _exact_features(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     features, *rest = inputs
+    on_cpu = features[0].device.type == 'cpu'
+    for layer in module.modules():
+        if isinstance(layer, RoIAlign):
+            layer.use_torchvision = on_cpu and layer.pool_mode == 'avg'
     return (tuple(f.float().contiguous() for f in features), *rest)
 
 

@@ -406,6 +406,19 @@ def test_a_fast_teacher_scores_proposals_as_a_plain_one(dtype):
     )
 
 
+def test_the_teachers_pooling_returns_what_mmcvs_does_in_any_layout():
+    model = build()
+    view = noted(model, batch_for(model))
+    extractor = model.roi_head.bbox_roi_extractor
+    features = [f.detach() for f in view.features]
+    plain = extractor(features, view.proposals)
+    pool_in_float32(model)
+    assert torch.equal(extractor(features, view.proposals), plain)
+    turned = [f.contiguous(memory_format=torch.channels_last) for f in features]
+    assert torch.equal(extractor(turned, view.proposals), plain)
+    assert all(layer.use_torchvision for layer in extractor.roi_layers)
+
+
 def test_losses_on_regions_and_classes_of_the_rpn_work_too():
     more = dict(
         main=dict(type='kd_dense.FeatureImitation', region='main'),
