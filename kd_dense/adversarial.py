@@ -7,20 +7,20 @@ any training.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine import dist
-from mmengine.logging import MessageHub, print_log
+from mmengine.logging import MessageHub
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import Tensor, nn
 
 from .distiller import Distiller
 from .errors import SetupError
+from .left_out import LeftOut
 from .losses.holistic import OPTIMIZERS, Holistic
 from .registry import OPTIM_WRAPPER_CONSTRUCTORS
 
@@ -48,7 +48,7 @@ class AdversarialOptimWrapper(OptimWrapperDict):
     ) -> None:
         super().__init__(**{STUDENT: student, DISCRIMINATOR: discriminator})
         self.games = dict(games)
-        self.skipped = {STUDENT: 0, DISCRIMINATOR: 0}
+        self.left_out = LeftOut('kd_skipped')
         for loss in self.games.values():
             loss.has_optimizer = True
 
@@ -80,11 +80,12 @@ class AdversarialOptimWrapper(OptimWrapperDict):
         """
         self._update(STUDENT, loss, step_kwargs or {}, zero_kwargs or {}, synced=True)
         shown = {name: game for name, game in self.games.items() if game.shown is not None}
+        log = MessageHub.get_current_instance().update_scalar
         for turn in range(max((game.steps for game in shown.values()), default=0)):
             judged = {name: game.judge() for name, game in shown.items() if turn < game.steps}
             for name, parts in judged.items():
                 for part in ('gap', 'penalty'):
-                    _log(f'discriminator_{part}/{name}', float(parts[part].detach()))
+                    log(f'train/discriminator_{part}/{name}', float(parts[part].detach()))
             total = torch.stack([parts['total'] for parts in judged.values()]).sum()
             self._update(DISCRIMINATOR, total, {}, {}, synced=False)
         for game in shown.values():
@@ -112,22 +113,14 @@ class AdversarialOptimWrapper(OptimWrapperDict):
         if scaler is not None or _finite(gradients):
             wrapper.step(**step_kwargs)
         else:
-            self._report(side, loss)
-        wrapper.zero_grad(**zero_kwargs)
-
-    def _report(self, side: str, loss: Tensor) -> None:
-        self.skipped[side] += 1
-        count, value = self.skipped[side], float(loss.detach())
-        _log(f'kd_skipped/{side}', count)
-        if count & (count - 1) == 0:  # 1, 2, 4, 8 and so on
-            print_log(
-                f'A step of the {side} was left out ({count} by now): its loss ({value:.4g}) '
-                'or a gradient is not finite. Its weights are as before. If this goes on, lower '
-                'its learning rate, clip its gradient (`clip_grad=dict(max_norm=...)`) or lower '
-                'the weight of the loss that grew.',
-                'current',
-                logging.WARNING,
+            self.left_out.note(
+                side,
+                f'A step of the {side} was left out, its weights are as before: its loss '
+                f'({float(loss.detach()):.4g}) or a gradient is not finite',
+                'lower its learning rate, clip its gradient (`clip_grad=dict(max_norm=...)`) or '
+                'lower the weight of the loss that grew',
             )
+        wrapper.zero_grad(**zero_kwargs)
 
 
 def _finite(gradients: list[Tensor]) -> bool:
@@ -135,10 +128,6 @@ def _finite(gradients: list[Tensor]) -> bool:
     if not gradients:
         return True
     return bool(torch.stack([torch.linalg.vector_norm(g) for g in gradients]).isfinite().all())
-
-
-def _log(name: str, value: float) -> None:
-    MessageHub.get_current_instance().update_scalar(f'train/{name}', value)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

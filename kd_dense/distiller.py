@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.logging import MessageHub, print_log
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from .checkpoints import STUDENT_PREFIX
 from .errors import SetupError
 from .hosts import ModelSource, build_model, own_randomness, read_model_config
+from .left_out import LeftOut
 from .losses.base import DistillationLoss
 from .registry import MODELS
 from .teacher import Teacher, teacher_from
@@ -72,7 +71,7 @@ class Distiller(BaseModel):
         self._ddp_params_and_buffers_to_ignore = [
             f'losses.{name}.{part}' for name, loss in self.losses.items() for part in loss.apart()
         ]
-        self._left_out: Counter[str] = Counter()
+        self._left_out = LeftOut('kd_left_out')
         self.register_load_state_dict_pre_hook(_accept_plain_student)
 
     def init_weights(self) -> None:
@@ -162,18 +161,13 @@ class Distiller(BaseModel):
         finite = torch.stack([v.detach() for v in values.values()]).isfinite().tolist()
         found = [name for name, fine in zip(values, finite, strict=True) if not fine]
         for name in found:
-            self._left_out[name] += 1
-            count = self._left_out[name]
-            MessageHub.get_current_instance().update_scalar(f'train/kd_left_out/{name}', count)
-            if count & (count - 1) == 0:  # 1, 2, 4, 8 and so on
-                value = float(values[name].detach())
-                print_log(
-                    f'loss_kd_{name} is not finite ({value:.4g}) and was left out of this step '
-                    f'({count} by now). If this goes on, lower its weight or the '
-                    'learning rate, and look at the values of the teacher and the student.',
-                    'current',
-                    logging.WARNING,
-                )
+            self._left_out.note(
+                name,
+                f'loss_kd_{name} is not finite ({float(values[name].detach()):.4g}) and was left '
+                'out of this step',
+                'lower its weight or the learning rate, and look at the values of the teacher and '
+                'the student',
+            )
         return found
 
     def _read_of_teacher(self) -> list[str]:

@@ -109,9 +109,21 @@ def test_a_teacher_scores_the_students_proposals_as_its_own_roi_head_does():
         ]
         assert torch.equal(bbox2roi([p.bboxes for p in proposals]), student.proposals)
         scores, deltas = model.roi_head.forward(features, proposals, student.batch.samples)
-    assert torch.equal(teacher.roi_cls_logits, scores) and torch.equal(teacher.roi_deltas, deltas)
+    torch.testing.assert_close(teacher.roi_cls_logits, scores)  # ours runs image by image
+    torch.testing.assert_close(teacher.roi_deltas, deltas)
     assert teacher.proposals is student.proposals and not teacher.roi_cls_logits.requires_grad
     assert not torch.allclose(student.roi_cls_logits, teacher.roi_cls_logits, atol=0.1)
+
+
+@pytest.mark.parametrize('kept', [slice(24, None), slice(0, 24), slice(0, 0)])
+def test_a_teacher_scores_images_without_proposals(kept):
+    student, teacher = pair(teacher=faster_rcnn(channels=32))
+    expected = teacher.roi_cls_logits[kept]
+    assert student.proposals[:, 0].tolist() == [0] * 24 + [1] * 24
+    student.proposals = student.proposals[kept]
+    again = TwoStageView(teacher.model, student.batch, torch.no_grad, student)
+    torch.testing.assert_close(again.roi_cls_logits, expected)
+    assert again.roi_deltas.shape == (len(expected), 4 * 3)
 
 
 def test_a_teacher_without_a_two_stage_student_has_nothing_to_score():
@@ -286,9 +298,10 @@ def test_a_loss_in_force_leaves_the_students_own_losses_and_random_numbers_alone
         ({'hint': 0.0}, []),
         ({'hint': 1.0}, ['backbone']),
         ({'rpn_cls': 1.0, 'rpn_reg': 1.0}, ['backbone', 'rpn_head']),
-        ({'roi_cls': 1.0, 'roi_reg': 1.0}, ['backbone', 'bbox_head']),
+        # the box head once per image
+        ({'roi_cls': 1.0, 'roi_reg': 1.0}, ['backbone', 'bbox_head', 'bbox_head']),
         ({'hint': 1, 'rpn_reg': 1, 'roi_cls': 1, 'roi_reg': 1},
-         ['backbone', 'rpn_head', 'bbox_head']),
+         ['backbone', 'rpn_head', 'bbox_head', 'bbox_head']),
     ],
 )  # fmt: skip
 def test_teacher_runs_once_and_only_as_deep_as_it_is_read(names, parts):
@@ -391,6 +404,19 @@ def test_a_fast_teacher_scores_proposals_as_a_plain_one(dtype):
     torch.testing.assert_close(
         fast.roi_cls_logits, plain.roi_cls_logits, rtol=0, atol=tolerance * scale * 4
     )
+
+
+def test_the_teachers_pooling_returns_what_mmcvs_does_in_any_layout():
+    model = build()
+    view = noted(model, batch_for(model))
+    extractor = model.roi_head.bbox_roi_extractor
+    features = [f.detach() for f in view.features]
+    plain = extractor(features, view.proposals)
+    pool_in_float32(model)
+    assert torch.equal(extractor(features, view.proposals), plain)
+    turned = [f.contiguous(memory_format=torch.channels_last) for f in features]
+    assert torch.equal(extractor(turned, view.proposals), plain)
+    assert all(layer.use_torchvision for layer in extractor.roi_layers)
 
 
 def test_losses_on_regions_and_classes_of_the_rpn_work_too():

@@ -130,27 +130,25 @@ class FeatureImitation(DistillationLoss):
 
     def forward(self, student: View, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""
-        mask = student.positions(REGIONS[self.region](student, teacher))
-        adapters = self.adapters or [nn.Identity()] * len(mask)
-        adapted = [a(f.float()) for a, f in zip(adapters, student.features, strict=True)]
-        if self.align == 'interpolate':
-            adapted, mask = self._aligned(adapted, mask, teacher)
-        error = CRITERIA[self.criterion]
-        pairs = [error(*level) for level in zip(adapted, teacher.features, mask, strict=True)]
-        # each level by its own channels: an FPN's agree, a backbone's do not
-        totals = [total / f.shape[1] for (total, _), f in zip(pairs, adapted, strict=True)]
-        counts = [count for _, count in pairs]
+        masks = student.positions(REGIONS[self.region](student, teacher))
+        adapters = self.adapters or [nn.Identity()] * len(masks)
+        totals, counts = [], []
+        levels = zip(adapters, student.features, teacher.features, masks, strict=True)
+        for level, (adapter, ours, theirs, mask) in enumerate(levels):
+            adapted = adapter(ours.float())
+            if self.align == 'interpolate':
+                adapted, mask = _aligned(adapted, mask, teacher, level)
+            total, count = CRITERIA[self.criterion](adapted, theirs, mask)
+            # each level by its own channels: an FPN's agree, a backbone's do not
+            totals.append(total / adapted.shape[1])
+            counts.append(count)
         if self.variant == 'reference':
             return sum(t / count.clamp(min=1) for t, count in zip(totals, counts, strict=True))
         return torch.stack(totals).sum() / global_divisor(torch.stack(counts).sum())
 
-    @staticmethod
-    def _aligned(
-        adapted: list[Tensor], mask: list[Tensor], teacher: View
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """The student's levels at the size of the teacher's, without the teacher's padding."""
-        sizes = teacher.level_sizes
-        pairs = [align(*level) for level in zip(adapted, mask, sizes, strict=True)]
-        inside = map(teacher.batch.inside, sizes, teacher.strides)
-        masks = [m & own for (_, m), own in zip(pairs, inside, strict=True)]
-        return [features for features, _ in pairs], masks
+
+def _aligned(features: Tensor, mask: Tensor, teacher: View, level: int) -> tuple[Tensor, Tensor]:
+    """One of the student's levels at the size of the teacher's, without the teacher's padding."""
+    size = teacher.level_sizes[level]
+    features, mask = align(features, mask, size)
+    return features, mask & teacher.batch.inside(size, teacher.strides[level])

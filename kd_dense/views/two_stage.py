@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import torch
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import StandardRoIHead
@@ -116,10 +117,17 @@ class TwoStageView(DenseView):
 
     @cached_property
     def _roi_outputs(self) -> tuple[Tensor, Tensor]:
-        features, proposals = self.features, self.proposals
+        # image by image: pooled features are what takes the most memory in a whole step
+        per_image = self.proposals[:, 0].long().bincount(minlength=len(self.features[0])).tolist()
+        outputs = []
         with self._context():
-            results = self.model.roi_head._bbox_forward(features, proposals)
-        return results['cls_score'], results['bbox_pred']
+            for i, proposals in enumerate(self.proposals.split(per_image)):
+                own = torch.cat([torch.zeros_like(proposals[:, :1]), proposals[:, 1:]], dim=1)
+                features = tuple(level[i : i + 1] for level in self.features)
+                results = self.model.roi_head._bbox_forward(features, own)
+                outputs.append((results['cls_score'], results['bbox_pred']))
+        logits, deltas = zip(*outputs, strict=True)
+        return torch.cat(logits), torch.cat(deltas)
 
     @cached_property
     def roi_cls_logits(self) -> Tensor:
