@@ -2,8 +2,6 @@
 
 import copy
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,9 +14,8 @@ from kd_dense import MODELS
 from kd_dense.adversarial import AdversarialOptimWrapper, AdversarialOptimWrapperConstructor
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, read_model_config
-from tests.models import free_port
 from tests.segmentation import distiller, raw_batch, segmentor
-from tests.test_training import ROOT, assert_same, state
+from tests.trainings import assert_same, short_training, state, train_apart
 
 SMALL = (8, 8, 16, 16)
 CONSTRUCTOR = 'kd_dense.AdversarialOptimWrapperConstructor'
@@ -245,60 +242,29 @@ def test_a_model_without_a_discriminator_is_refused():
 # -- real trainings ----------------------------------------------------------------------------
 
 
-def training(digits_root: Path, work_dir: Path, **changes) -> Config:
-    """A short adversarial training on digits: 6 steps of 2 images, a checkpoint every second."""
+def training(digits_root: Path, work_dir: Path) -> Config:
+    """A short adversarial training on digits, of a student with dropout."""
     os.environ['DIGITS_SEG_ROOT'] = str(digits_root)
-    config = Config.fromfile(ROOT / 'configs' / 'digits_structured.py')
-    config.merge_from_dict(
-        {
-            'work_dir': str(work_dir),
-            'train_cfg.max_iters': 6,
-            'train_cfg.val_interval': 100,
-            'train_dataloader.batch_size': 2,
-            'train_dataloader.num_workers': 0,
-            'train_dataloader.persistent_workers': False,
-            'val_dataloader.num_workers': 0,
-            'val_dataloader.persistent_workers': False,
-            'default_hooks.checkpoint.interval': 2,
-            'default_hooks.checkpoint.max_keep_ckpts': 10,
-            'randomness.seed': 3,
-            'log_level': 'WARNING',
-            'model.losses.holistic.width': SMALL,
-        }
-    )
+    config = short_training('digits_structured.py', work_dir)
+    config.model.losses.holistic.width = SMALL
     pipeline = config.train_dataloader.dataset.pipeline
     pipeline.insert(-1, dict(type='RandomCrop', crop_size=(96, 96)))
     student = segmentor(classes=11)
     student['decode_head']['dropout_ratio'] = 0.1
     config.model.student = student
     config.model.teacher = dict(config=segmentor(width=16, classes=11), untrained=True)
-    config.custom_hooks = [
-        dict(type='kd_dense.StudentCheckpointHook'),
-        dict(type='kd_dense.RandomStateHook'),
-    ]
-    config.merge_from_dict(changes)
     return config
-
-
-def run(config: Config, *options: str) -> subprocess.CompletedProcess:
-    """Train in a process of its own."""
-    file = Path(f'{config.work_dir}.py')
-    config.dump(file)
-    command = [sys.executable, 'tools/train.py', str(file), '--work-dir', config.work_dir, *options]
-    environment = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def test_a_game_killed_half_way_resumes_bit_for_bit(digits_root, tmp_path):
     whole, killed = (training(digits_root, tmp_path / name) for name in ('whole', 'killed'))
-    assert run(whole).returncode == 0
+    assert train_apart(whole).returncode == 0
     hooks = copy.copy(killed.custom_hooks)
     killed.custom_hooks.append(dict(type='kd_dense.KillAt', step=5))
-    killed.custom_imports.imports.append('tests.test_training')
-    assert run(killed).returncode == -9
+    assert train_apart(killed).returncode == -9
     assert not (tmp_path / 'killed' / 'iter_6.pth').exists()
     killed.custom_hooks = hooks
-    resumed = run(killed, '--resume')
+    resumed = train_apart(killed, '--resume')
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     a, b = state(tmp_path / 'whole' / 'iter_6.pth'), state(tmp_path / 'killed' / 'iter_6.pth')
     for part in ('state_dict', 'optimizer', 'param_schedulers'):
@@ -315,42 +281,13 @@ def test_two_ranks_play_one_game(digits_root, tmp_path):
     config.train_cfg.max_iters = 3
     config.default_hooks.checkpoint.interval = 3
     config.custom_hooks.append(dict(type='kd_dense.SaveOfEachRank'))
-    config.custom_imports.imports.append('tests.test_adversarial')
-    config.dump(tmp_path / 'two.py')
-    environment = os.environ | dict(
-        PORT=free_port(), PYTHON=sys.executable, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)
-    )
-    done = subprocess.run(
-        ['tools/dist_train.sh', str(tmp_path / 'two.py'), '2'],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = train_apart(config, ranks=2)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (torch.load(tmp_path / 'out' / f'rank_{rank}.pt') for rank in range(2))
     moving = ('running_mean', 'running_var')  # batch statistics are each rank's own
     kept = [k for k in first if not k.endswith(moving)]
     assert any('discriminator' in k for k in kept) and any('student' in k for k in kept)
     assert_same({k: first[k] for k in kept}, {k: second[k] for k in kept})
-
-
-def _register() -> None:
-    from mmengine.hooks import Hook
-    from mmengine.model import is_model_wrapper
-
-    from kd_dense.registry import HOOKS
-
-    @HOOKS.register_module(name='SaveOfEachRank', force=True)
-    class SaveOfEachRank(Hook):
-        """Each rank writes its weights at the end."""
-
-        def after_train(self, runner) -> None:
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-            torch.save(model.state_dict(), Path(runner.work_dir, f'rank_{runner.rank}.pt'))
-
-
-_register()
 
 
 def _judge(rank: int, file: str, out: str) -> None:

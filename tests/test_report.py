@@ -36,7 +36,7 @@ from kd_dense.report.page import render
 from kd_dense.report.pngs import draw_curves, draw_pictures
 from tests.models import distiller, gfl
 from tests.segmentation import segmentor
-from tests.test_training import train, training
+from tests.trainings import train, training
 
 ROOT = Path(__file__).parents[1]
 

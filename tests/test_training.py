@@ -1,99 +1,26 @@
 """Real trainings through mmengine's Runner: resume, averaging, precision, ranks, checkpoints."""
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from kd_dense.hosts import build_model
-from tests.models import distiller, free_port, gfl, losses
-
-ROOT = Path(__file__).parents[1]
-
-
-def training(digits_root: Path, work_dir: Path, **changes) -> Config:
-    """A short training on digits: 6 steps of 2 images, a checkpoint every second step."""
-    os.environ['DIGITS_ROOT'] = str(digits_root)
-    config = Config.fromfile(ROOT / 'configs' / 'digits_ld.py')
-    config.merge_from_dict(
-        {
-            'work_dir': str(work_dir),
-            'train_cfg.max_iters': 6,
-            'train_cfg.val_interval': 100,
-            'train_dataloader.batch_size': 2,
-            'train_dataloader.num_workers': 0,
-            'train_dataloader.persistent_workers': False,
-            'val_dataloader.num_workers': 0,
-            'val_dataloader.persistent_workers': False,
-            'default_hooks.checkpoint.interval': 2,
-            'default_hooks.checkpoint.max_keep_ckpts': 10,
-            'randomness.seed': 3,
-            'log_level': 'WARNING',
-        }
-    )
-    config.model = distiller(
-        student=gfl(num_classes=10),
-        teacher=dict(config=gfl(channels=32, num_classes=10), untrained=True),
-    )
-    config.custom_hooks = [
-        dict(type='kd_dense.StudentCheckpointHook'),
-        dict(type='kd_dense.RandomStateHook'),
-    ]
-    config.merge_from_dict(changes)
-    return config
-
-
-def train(config: Config) -> Runner:
-    """Train in this process."""
-    # mmengine keeps runners' helpers by name: a second training in a process wants its own
-    config.experiment_name = config.visualizer.name = Path(config.work_dir).name + str(id(config))
-    runner = Runner.from_cfg(config)
-    runner.train()
-    return runner
-
-
-def state(path: Path) -> dict:
-    return torch.load(path, map_location='cpu', weights_only=False)
-
-
-def assert_same(a: object, b: object, where: str = '') -> None:
-    """Bit for bit, through dicts and lists."""
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f'{where}.{key}')
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, pair in enumerate(zip(a, b, strict=True)):
-            assert_same(*pair, f'{where}[{i}]')
-    else:
-        assert a == b, where
+from tests.models import distiller, gfl, losses
+from tests.trainings import assert_same, state, train, train_apart, training
 
 
 def test_a_killed_training_resumes_bit_for_bit(digits_root, tmp_path):
-    whole = training(digits_root, tmp_path / 'whole')
-    whole.model.student.backbone.plugins = None
-    train(copy.deepcopy(whole))
-    config_file = tmp_path / 'killed.py'
+    train(training(digits_root, tmp_path / 'whole'))
     killed = training(digits_root, tmp_path / 'killed')
+    hooks = copy.copy(killed.custom_hooks)
     killed.custom_hooks.append(dict(type='kd_dense.KillAt', step=5))
-    killed.custom_imports.imports.append('tests.test_training')
-    killed.dump(config_file)
-    command = [sys.executable, 'tools/train.py', str(config_file), '--work-dir', killed.work_dir]
-    environment = os.environ | dict(PYTHONPATH=str(ROOT))
-    died = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    died = train_apart(killed)
     assert died.returncode == -9, died.stderr[-2000:]
     assert not (tmp_path / 'killed' / 'iter_6.pth').exists()
-    killed.custom_hooks.pop()
-    killed.dump(config_file)
-    subprocess.run([*command, '--resume'], cwd=ROOT, env=environment, check=True)
+    killed.custom_hooks = hooks
+    resumed = train_apart(killed, '--resume')
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
     a, b = state(tmp_path / 'whole' / 'iter_6.pth'), state(tmp_path / 'killed' / 'iter_6.pth')
     for part in ('state_dict', 'optimizer', 'param_schedulers'):
         assert_same(a[part], b[part], part)
@@ -157,15 +84,7 @@ def test_two_ranks_train_through_the_script(digits_root, tmp_path):
     config.model.losses['late'] = dict(  # an adapter that no step uses: DDP must not mind
         type='kd_dense.FeatureImitation', adapter='conv1x1', weight=0
     )
-    config.dump(tmp_path / 'two.py')
-    environment = os.environ | dict(PORT=free_port(), PYTHON=sys.executable, OMP_NUM_THREADS='1')
-    done = subprocess.run(
-        ['tools/dist_train.sh', str(tmp_path / 'two.py'), '2'],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = train_apart(config, ranks=2)
     assert done.returncode == 0, done.stderr[-3000:]
     saved = state(tmp_path / 'out' / 'iter_2.pth')
     assert saved['meta']['iter'] == 2
@@ -216,25 +135,3 @@ def test_two_ranks_of_two_images_equal_one_of_four(tmp_path):
         torch.testing.assert_close(
             two[name], expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()), msg=name
         )
-
-
-def _register_kill() -> None:
-    import signal
-
-    from mmengine.hooks import Hook
-
-    from kd_dense.registry import HOOKS
-
-    @HOOKS.register_module(name='KillAt', force=True)
-    class KillAt(Hook):
-        """Kill the process the hard way in the middle of a step."""
-
-        def __init__(self, step: int) -> None:
-            self.step = step
-
-        def before_train_iter(self, runner, *args, **kwargs) -> None:
-            if runner.iter == self.step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-
-_register_kill()

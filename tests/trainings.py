@@ -1,15 +1,26 @@
 """Configs of real trainings of tiny distillers, a few steps long."""
 
 import itertools
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 
 from kd_dense.datasets import CLASSES
+from kd_dense.registry import HOOKS
 from tests import segmentation
-from tests.models import distiller, gfl, losses
+from tests.models import distiller, free_port, gfl, losses
 
+ROOT = Path(__file__).parents[1]
 COUNTER = itertools.count()  # of experiments: mmengine shares messages between equal names
 
 
@@ -119,3 +130,110 @@ def shapes_config(root: Path, work_dir: Path) -> dict:
             discriminator=dict(optimizer=dict(type='Adam', lr=4e-4)),
         ),
     )
+
+
+# -- through a runner --------------------------------------------------------------------------
+
+
+def short_training(name: str, work_dir: Path) -> Config:
+    """A shipped config on a few images: 6 steps of 2, a checkpoint every second step."""
+    config = Config.fromfile(ROOT / 'configs' / name)
+    config.merge_from_dict(
+        {
+            'work_dir': str(work_dir),
+            'train_cfg.max_iters': 6,
+            'train_cfg.val_interval': 100,
+            'train_dataloader.batch_size': 2,
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'val_dataloader.num_workers': 0,
+            'val_dataloader.persistent_workers': False,
+            'default_hooks.checkpoint.interval': 2,
+            'default_hooks.checkpoint.max_keep_ckpts': 10,
+            'randomness.seed': 3,
+            'log_level': 'WARNING',
+        }
+    )
+    config.custom_imports.imports.append('tests.trainings')  # for the hooks below
+    config.custom_hooks = [
+        dict(type='kd_dense.StudentCheckpointHook'),
+        dict(type='kd_dense.RandomStateHook'),
+    ]
+    return config
+
+
+def training(digits_root: Path, work_dir: Path) -> Config:
+    """A short training of a small detector on digits."""
+    os.environ['DIGITS_ROOT'] = str(digits_root)
+    config = short_training('digits_ld.py', work_dir)
+    config.model = distiller(
+        student=gfl(num_classes=10),
+        teacher=dict(config=gfl(channels=32, num_classes=10), untrained=True),
+    )
+    return config
+
+
+def train(config: Config) -> Runner:
+    """Train in this process."""
+    # mmengine keeps runners' helpers by name: a second training in a process wants its own
+    config.experiment_name = config.visualizer.name = Path(config.work_dir).name + str(id(config))
+    runner = Runner.from_cfg(config)
+    runner.train()
+    return runner
+
+
+def train_apart(config: Config, *options: str, ranks: int = 1) -> subprocess.CompletedProcess:
+    """Train in a process of its own, or in several."""
+    file = Path(f'{config.work_dir}.py')
+    config.dump(file)
+    script = ['tools/dist_train.sh', str(file), str(ranks)]
+    command = script if ranks > 1 else [sys.executable, 'tools/train.py', str(file)]
+    environment = dict(PORT=free_port(), PYTHON=sys.executable, PYTHONPATH=str(ROOT))
+    return subprocess.run(
+        [*command, *options],
+        cwd=ROOT,
+        env=os.environ | environment | dict(OMP_NUM_THREADS='1'),
+        capture_output=True,
+        text=True,
+    )
+
+
+def state(path: Path) -> dict:
+    return torch.load(path, map_location='cpu', weights_only=False)
+
+
+def assert_same(a: object, b: object, where: str = '') -> None:
+    """Bit for bit, through dicts and lists."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f'{where}.{key}')
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_same(*pair, f'{where}[{i}]')
+    else:
+        assert a == b, where
+
+
+@HOOKS.register_module(name='KillAt')
+class KillAt(Hook):
+    """Kill the process the hard way in the middle of a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def before_train_iter(self, runner, *args, **kwargs) -> None:
+        if runner.iter == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@HOOKS.register_module(name='SaveOfEachRank')
+class SaveOfEachRank(Hook):
+    """Each rank writes its weights at the end."""
+
+    def after_train(self, runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        torch.save(model.state_dict(), Path(runner.work_dir, f'rank_{runner.rank}.pt'))
