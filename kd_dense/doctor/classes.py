@@ -19,25 +19,29 @@ from .parts import Hosts, Parts
 from .report import Section
 
 MOST = 4  # differing classes that are named
+TRAINING = 'training set'
 
 
 def classes_of_data(config: Config, section: Section) -> tuple[str, ...] | None:
-    """The classes of the training set, whose images and annotations are not read; None if unknown.
+    """The classes of the training set; None if unknown. Annotations are read for categories alone.
 
     Args:
         config: of the training.
-        section: where to tell of parts that differ.
+        section: where to tell of parts that differ, and of annotations in another order.
     """
     found = []
     tried = Section('')  # a data set that cannot be made so may well train
-    for leaf in leaf_datasets(config.train_dataloader.dataset):
-        with tried.noting_errors('training set'), own_randomness():
-            dataset = DATASETS.build(leaf.to_dict() | dict(lazy_init=True))
-            found.append(dataset.metainfo.get('classes'))
-            _in_order(dataset, section)
+    loaders = {TRAINING: config.train_dataloader, 'validation set': config.get('val_dataloader')}
+    for item, loader in loaders.items():
+        for leaf in leaf_datasets(loader.dataset) if loader else ():
+            with tried.noting_errors(item), own_randomness():
+                dataset = DATASETS.build(leaf.to_dict() | dict(lazy_init=True))
+                _in_order(dataset, section, item)
+                if item == TRAINING:
+                    found.append(dataset.metainfo.get('classes'))
     if len(set(map(str, found))) > 1:
         section.wrong(
-            'training set',
+            TRAINING,
             problem=f'Its parts have other classes: {"; ".join(map(_brief, found))}.',
             way_out='Give each of them the same `metainfo=dict(classes=...)`.',
         )
@@ -45,7 +49,7 @@ def classes_of_data(config: Config, section: Section) -> tuple[str, ...] | None:
     return (names,) if isinstance(names, str) else names and tuple(names)
 
 
-def _in_order(dataset: BaseDataset, section: Section) -> None:
+def _in_order(dataset: BaseDataset, section: Section, item: str) -> None:
     """Whether COCO annotations number the classes as the data set names them.
 
     mmdet numbers them in the order of the annotations' categories, whatever their order in
@@ -65,7 +69,7 @@ def _in_order(dataset: BaseDataset, section: Section) -> None:
     if not numbered or numbered != tuple(names)[: len(numbered)]:
         first = next(i for i, name in enumerate(names) if numbered[i : i + 1] != (name,))
         section.wrong(
-            'training set',
+            item,
             problem=f'Labels would be called by wrong names: `metainfo` says that class {first} is '
             f'{names[first]!r}, and {file} numbers {_at(numbered, first)} so (mmdet follows the '
             'order of its `categories`, and leaves out classes that are not there).',

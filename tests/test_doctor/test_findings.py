@@ -1,5 +1,8 @@
 """The doctor finds what is wrong with a pair, all at once, and nothing in a healthy one."""
 
+import json
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -236,6 +239,18 @@ def test_classes_that_coco_annotations_number_in_another_order(detection):
     line = the_line(check(config), 'Classes', 'training set')
     assert line.mark == WRONG
     assert "class 0 is 'one', and" in line.problem and "numbers 'zero' so" in line.problem
+
+
+def test_validation_annotations_of_another_order_than_the_training_set(detection, tmp_path):
+    config = detection()
+    dataset = config.val_dataloader.dataset
+    content = json.loads(Path(dataset.data_root, dataset.ann_file).read_text())
+    content['categories'].reverse()
+    dataset.ann_file = str(tmp_path / 'val.json')
+    Path(dataset.ann_file).write_text(json.dumps(content))
+    line = the_line(check(config), 'Classes', 'validation set')
+    assert line.mark == WRONG
+    assert "class 0 is 'zero', and" in line.problem and "numbers 'nine' so" in line.problem
 
 
 def test_a_class_that_coco_annotations_do_not_have_shifts_the_others(detection):
