@@ -25,7 +25,7 @@ from .views import FeatureView, OneStageView, SegmentationView, TwoStageView, vi
 PREFERRED = {
     OneStageView.family: ('ld', 'pkd', 'hint'),
     TwoStageView.family: ('chen2017', 'pkd', 'hint'),
-    SegmentationView.family: ('structured', 'pkd', 'hint'),
+    SegmentationView.family: ('cwd', 'structured', 'pkd', 'hint'),
     FeatureView.family: ('pkd', 'hint'),
 }
 # recipes that a family has with settings of its own
