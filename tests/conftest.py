@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from kd_dense.datasets import make_digits
+
+# as in the processes that tests start: sums are then equal to the bit
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='session')

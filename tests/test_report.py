@@ -459,7 +459,7 @@ def tool(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, 'tools/report.py', *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | dict(OMP_NUM_THREADS='1'),
+        env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)),
         capture_output=True,
         text=True,
     )
