@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from .distiller import Distiller
 from .errors import SetupError
-from .left_out import LeftOut
 from .losses.holistic import OPTIMIZERS, Holistic
+from .nonfinite import StepGuard
 from .registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 STUDENT, DISCRIMINATOR = 'student', 'discriminator'
@@ -48,7 +48,8 @@ class AdversarialOptimWrapper(OptimWrapperDict):
     ) -> None:
         super().__init__(**{STUDENT: student, DISCRIMINATOR: discriminator})
         self.games = dict(games)
-        self.left_out = LeftOut('kd_skipped')
+        self.step_guard = StepGuard()
+        self.step_guard.watch(self)
         for loss in self.games.values():
             loss.has_optimizer = True
 
@@ -94,7 +95,7 @@ class AdversarialOptimWrapper(OptimWrapperDict):
     def _update(
         self, side: str, loss: Tensor, step_kwargs: dict, zero_kwargs: dict, synced: bool
     ) -> None:
-        """As ``OptimWrapper.update_params``, but without the step where something is not finite.
+        """As ``OptimWrapper.update_params``.
 
         Args:
             synced: whether the gradients are averaged over the ranks already, by DDP.
@@ -103,31 +104,13 @@ class AdversarialOptimWrapper(OptimWrapperDict):
         wrapper.backward(wrapper.scale_loss(loss))
         if not wrapper.should_update():
             return
-        parameters = [p for g in wrapper.optimizer.param_groups for p in g['params']]
-        gradients = [p.grad for p in parameters if p.grad is not None]
         if not synced:
-            for gradient in gradients:
-                dist.all_reduce(gradient, op='mean')
-        # mixed precision looks for overflow itself, and expects some
-        scaler = getattr(wrapper, 'loss_scaler', None)
-        if scaler is not None or _finite(gradients):
-            wrapper.step(**step_kwargs)
-        else:
-            self.left_out.note(
-                side,
-                f'A step of the {side} was left out, its weights are as before: its loss '
-                f'({float(loss.detach()):.4g}) or a gradient is not finite',
-                'lower its learning rate, clip its gradient (`clip_grad=dict(max_norm=...)`) or '
-                'lower the weight of the loss that grew',
-            )
+            for group in wrapper.optimizer.param_groups:
+                for parameter in group['params']:
+                    if parameter.grad is not None:
+                        dist.all_reduce(parameter.grad, op='mean')
+        wrapper.step(**step_kwargs)
         wrapper.zero_grad(**zero_kwargs)
-
-
-def _finite(gradients: list[Tensor]) -> bool:
-    """Whether the gradients of all ranks are finite; those that are equal on all agree."""
-    if not gradients:
-        return True
-    return bool(torch.stack([torch.linalg.vector_norm(g) for g in gradients]).isfinite().all())
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

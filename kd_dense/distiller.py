@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from .checkpoints import STUDENT_PREFIX
 from .errors import SetupError
 from .hosts import ModelSource, build_model, own_randomness, read_model_config
-from .left_out import LeftOut
 from .losses.base import DistillationLoss
+from .nonfinite import SkippedCounter, StepGuard
 from .registry import MODELS
 from .teacher import Teacher, teacher_from
 from .verify import check_classes, check_pair
@@ -30,7 +31,7 @@ class Distiller(BaseModel):
     the teacher's, and is logged as ``loss_kd_NAME``. The teacher runs once per batch, as deep as
     the losses read it, and not at all while every weight is zero. Predicting is the student's
     business alone: testing needs no teacher. A distillation loss that is not finite is left out of
-    its step, and reported.
+    its step, a step whose gradients are not finite is left out whole, and both are reported.
 
     Args:
         student: config of the student: a dict, a path or an ``mmdet::`` name.
@@ -71,7 +72,8 @@ class Distiller(BaseModel):
         self._ddp_params_and_buffers_to_ignore = [
             f'losses.{name}.{part}' for name, loss in self.losses.items() for part in loss.apart()
         ]
-        self._left_out = LeftOut('kd_left_out')
+        self._left_out = SkippedCounter('kd_left_out')
+        self.step_guard = StepGuard()
         self.register_load_state_dict_pre_hook(_accept_plain_student)
 
     def init_weights(self) -> None:
@@ -93,6 +95,13 @@ class Distiller(BaseModel):
             return
         check_pair(self.student, self.teacher.model, self.losses, self.teacher.same_classes)
         self.teacher.load(self.student)
+
+    def train_step(
+        self, data: dict | tuple | list, optim_wrapper: OptimWrapper
+    ) -> dict[str, Tensor]:
+        """One step, as in mmengine; left out where its gradients are not finite."""
+        self.step_guard.watch(optim_wrapper)
+        return super().train_step(data, optim_wrapper)
 
     def forward(
         self,

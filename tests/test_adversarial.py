@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
+from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 
 from kd_dense import MODELS
@@ -173,7 +174,7 @@ def test_accumulated_gradients_move_both_sides_every_second_step():
 def told(monkeypatch) -> list[str]:
     """What is logged."""
     lines: list[str] = []
-    monkeypatch.setattr('kd_dense.left_out.print_log', lambda text, *_: lines.append(text))
+    monkeypatch.setattr('kd_dense.nonfinite.print_log', lambda text, *_: lines.append(text))
     return lines
 
 
@@ -186,7 +187,7 @@ def test_a_critic_that_is_not_finite_is_left_as_it_is_and_reported(told):
     model.train_step(raw_batch(), wrapper)
     assert {name.split('.')[0] for name in moved(before, model)} == {'student', 'losses'}
     assert not any('holistic' in name for name in moved(before, model))  # the student goes on
-    assert wrapper.left_out.counts == {'discriminator': 1}
+    assert wrapper.step_guard.skipped.counts == {'discriminator': 1}
     assert 'A step of the discriminator was left out' in told[-1] and '(1 by now)' in told[-1]
 
 
@@ -201,7 +202,7 @@ def test_a_student_whose_own_loss_is_not_finite_is_left_as_it_is(told):
     assert all(p.isfinite().all() for p in model.parameters())
     assert moved(critic, model.losses.holistic)
     assert 'A step of the student was left out' in told[-1]
-    assert wrapper.left_out.counts['student'] == 1
+    assert wrapper.step_guard.skipped.counts['student'] == 1
 
 
 def test_a_distillation_loss_that_is_not_finite_is_left_out_and_reported(told):
@@ -327,3 +328,39 @@ def test_two_ranks_of_one_image_teach_the_critic_as_one_of_two(tmp_path):
     assert alone.keys() == two.keys() and len(alone) > 8
     for name, gradient in alone.items():
         torch.testing.assert_close(two[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def _overflow_on_one_rank(rank: int, file: str, out: str) -> None:
+    """One of two ranks, data-parallel: the second one's logits overflow in the second step."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo', f'file://{file}', rank=rank, world_size=2)
+    model, _ = game()
+    parallel = MMDistributedDataParallel(model, broadcast_buffers=False)
+    wrapper = build_optim_wrapper(parallel, optimizers())
+    steps = []
+    for step in range(3):
+        overflows = rank == 1 and step == 1
+        handle = model.student.decode_head.conv_seg.register_forward_hook(
+            lambda module, inputs, output, on=overflows: (
+                output.index_fill(2, torch.tensor([3]), float('inf')) if on else output
+            )
+        )
+        before = weights(model)
+        parallel.train_step(raw_batch(seed=2 * step + rank), wrapper)
+        steps.append({name.split('.')[0] for name in moved(before, model)})
+        handle.remove()
+    counts = dict(wrapper.step_guard.skipped.counts)
+    torch.save(dict(weights=weights(model), steps=steps, counts=counts), f'{out}{rank}')
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_what_overflows_on_one_rank_is_left_out_on_both_and_the_game_goes_on(tmp_path):
+    out = tmp_path / 'rank'
+    torch.multiprocessing.spawn(_overflow_on_one_rank, (str(tmp_path / 'group'), str(out)), nprocs=2)
+    first, second = (torch.load(f'{out}{rank}') for rank in range(2))
+    assert_same(first['weights'], second['weights'])
+    assert all(p.isfinite().all() for p in first['weights'].values())
+    for seen in (first, second):
+        assert seen['steps'] == [{'student', 'losses'}, set(), {'student', 'losses'}]
+        assert seen['counts'] == {'student': 1, 'discriminator': 1}

@@ -1,5 +1,6 @@
 """Hooks for distilling: student checkpoints, weight schedules, loss balance and pictures."""
 
+from .finite_steps import FiniteStepsHook
 from .loss_balance import LossBalanceHook
 from .pictures import DistillationPictureHook
 from .random_state import RandomStateHook
@@ -8,6 +9,7 @@ from .weight_schedule import WeightScheduleHook, factor_at
 
 __all__ = [
     'DistillationPictureHook',
+    'FiniteStepsHook',
     'LossBalanceHook',
     'RandomStateHook',
     'StudentCheckpointHook',

@@ -120,8 +120,11 @@ class Holistic(DistillationLoss):
         return softmax_demands(student) if known else []
 
     def nothing(self, inputs: Tensor) -> Tensor:
-        """Zero; the discriminator is not the student's to train."""
-        self.shown = None
+        """Zero; the discriminator is not the student's to train.
+
+        What the discriminator was shown stays: where the student's loss of this rank is left out,
+        the other ranks take their critic's step, and wait for this one's gradients.
+        """
         return inputs.new_zeros(())
 
     def forward(self, student: SegmentationView, teacher: SegmentationView) -> Tensor:
@@ -146,11 +149,10 @@ class Holistic(DistillationLoss):
         size = tuple(logits.shape[-2:])
         valid = student.valid_at(size)[:, None]
         theirs = resized(teacher.seg_logits.detach().float(), size)
-        return Shown(
-            logits.softmax(dim=1) * valid,
-            theirs.softmax(dim=1) * valid,
-            student.batch.images.float(),
+        ours, theirs = (
+            maps.masked_fill(~valid, 0.0).softmax(dim=1) * valid for maps in (logits, theirs)
         )
+        return Shown(ours, theirs, student.batch.images.float())
 
     def _share(self, value: Tensor, student: SegmentationView) -> float:
         """What of the loss keeps its gradient on the logits within the limit."""

@@ -31,8 +31,7 @@ def masked_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tupl
     Raises:
         ValueError: the shapes differ.
     """
-    difference = _difference(student, teacher)
-    return difference.square().sum(dim=1)[mask].sum(), mask.sum()
+    return _difference(student, teacher, mask).square().sum(), mask.sum()
 
 
 def masked_absolute_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,11 +39,15 @@ def masked_absolute_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tup
 
     Arguments, results and errors as in :func:`masked_squared_error`.
     """
-    difference = _difference(student, teacher)
-    return difference.abs().sum(dim=1)[mask].sum(), mask.sum()
+    return _difference(student, teacher, mask).abs().sum(), mask.sum()
 
 
-def _difference(student: Tensor, teacher: Tensor) -> Tensor:
+def _difference(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """s - t at the positions of a mask, (positions, C).
+
+    Only what is inside the mask is computed with: an infinity outside it would come back through
+    the squares as 0 * inf, a gradient that is no number under a loss that is.
+    """
     if student.shape != teacher.shape:
         raise SetupError(
             f'Features to imitate must have one shape; got {tuple(student.shape)} from the student '
@@ -52,7 +55,8 @@ def _difference(student: Tensor, teacher: Tensor) -> Tensor:
             "`adapter='auto'`; where the sizes differ, set `align='interpolate'`."
         )
     dtype = torch.promote_types(student.dtype, torch.float32)
-    return student.to(dtype) - teacher.detach().to(dtype)
+    ours, theirs = (maps.movedim(1, -1)[mask] for maps in (student, teacher.detach()))
+    return ours.to(dtype) - theirs.to(dtype)
 
 
 CRITERIA = {'l2': masked_squared_error, 'l1': masked_absolute_error}

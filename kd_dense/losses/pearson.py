@@ -50,8 +50,8 @@ def standardized_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -
     count = weight.sum().clamp(min=1)
 
     def standardize(features: Tensor) -> Tensor:
-        features = features.to(dtype)
-        mean = (features * weight).sum(dim=(0, 2, 3), keepdim=True) / count
+        features = features.to(dtype).masked_fill(~mask[:, None], 0.0)
+        mean = features.sum(dim=(0, 2, 3), keepdim=True) / count
         centred = (features - mean) * weight
         variance = centred.square().sum(dim=(0, 2, 3), keepdim=True) / count
         return centred / (variance + EPSILON).sqrt()
