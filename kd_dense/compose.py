@@ -15,10 +15,11 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from .errors import SetupError
-from .hosts import build_model, own_randomness, read_config_file, read_model_config
+from .hosts import build_model, isolated_rng, read_config_file, read_model_config
 from .own_data import use_data
+from .pair import check_pair
 from .registry import MODELS
-from .verify import check_pair
+from .teachers import FrozenTeacher
 from .views import FeatureView, OneStageView, SegmentationView, TwoStageView, view_class
 
 # by the student's host family, the first that fits the pair
@@ -97,11 +98,12 @@ def check_recipe(
     Raises:
         SetupError: they do not; the message says why.
     """
-    with own_randomness():
+    with isolated_rng():
         built = {name: MODELS.build(dict(loss)) for name, loss in losses.items()}
-        check_pair(student, teacher, built, same_classes)
+        looked_at = FrozenTeacher.of(teacher, same_classes=same_classes)
+        check_pair(student, looked_at, built)
         for loss in built.values():
-            loss.connect(student, lambda: teacher)
+            loss.connect(student, looked_at)
 
 
 def compose(

@@ -8,14 +8,8 @@ import pytest
 from mmengine.config import Config
 
 from kd_dense.errors import SetupError
-from kd_dense.launch import (
-    check_data,
-    command_line,
-    draw_predictions,
-    plain_student,
-    read_config,
-    scale_learning_rate,
-)
+from kd_dense.hosts.configs import check_data, plain_student
+from kd_dense.launch import command_line, draw_predictions, read_config, scale_learning_rate
 from tests.models import distiller
 
 

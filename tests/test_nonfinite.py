@@ -10,8 +10,8 @@ from mmengine.runner import Runner
 
 from kd_dense import MODELS
 from kd_dense.errors import SetupError
+from kd_dense.losses.regions import REGIONS
 from kd_dense.nonfinite import StepGuard, are_finite
-from kd_dense.regions import REGIONS
 from kd_dense.training import train
 from kd_dense.views import Batch
 from tests.models import distiller, losses
@@ -155,7 +155,7 @@ def test_the_training_tool_guards_each_distillation(digits_root, tmp_path, monke
     monkeypatch.setattr(Runner, 'train', lambda self: seen.append('trains'))
     options = dict(amp=False, auto_scale_lr=False, resume=None, no_check=True)
     train(config, type('Options', (), options), 'guarded')
-    assert [getattr(kind, '__name__', kind) for kind in seen][-2:] == ['FiniteStepsHook', 'trains']
+    assert [getattr(kind, '__name__', kind) for kind in seen][-2:] == ['AroundStepHook', 'trains']
 
 
 def test_finite_values():

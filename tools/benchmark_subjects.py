@@ -22,7 +22,6 @@ from torch import nn
 
 from kd_dense import MODELS
 from kd_dense.hosts import build_model, read_model_config
-from kd_dense.losses.holistic import Holistic
 
 LD_DETECTOR = 'mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py'
 PLAIN, TEACHER, CRITIC = 'student step, plain', 'teacher forward, plain', 'critic step, plain'
@@ -155,7 +154,8 @@ class Subjects:
     def optimizer(self, model: nn.Module) -> OptimWrapper:
         """SGD for the student, Adam for a discriminator."""
         config: dict = dict(optimizer=dict(type='SGD', lr=1e-6, momentum=0.9))
-        if any(isinstance(module, Holistic) for module in model.modules()):
+        losses = getattr(model, 'losses', {})
+        if any(loss.own_module() is not None for loss in losses.values()):
             config = dict(
                 constructor='kd_dense.AdversarialOptimWrapperConstructor',
                 student=config,

@@ -7,15 +7,9 @@ import argparse
 
 from mmengine.runner import Runner
 
-from kd_dense.checkpoints import load_completely, model_state, read_checkpoint
-from kd_dense.launch import (
-    check_data,
-    command_line,
-    common_options,
-    draw_predictions,
-    plain_student,
-    read_config,
-)
+from kd_dense.hosts.checkpoints import load_completely, model_state, read_checkpoint
+from kd_dense.hosts.configs import check_data, plain_student
+from kd_dense.launch import command_line, common_options, draw_predictions, read_config
 
 
 def parse_args() -> argparse.Namespace:

@@ -12,13 +12,13 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..checkpoints import model_state
 from ..errors import SetupError
 from ..hooks.balance_report import STUDENT, examine, summarize
-from ..hooks.common import undisturbed
+from ..hooks.common import restored_afterwards
 from ..hooks.loss_balance import measure_distiller
-from ..hosts import own_randomness
-from ..views import Batch, SegmentationView, TwoStageView, View, view_class
+from ..hosts import isolated_rng
+from ..hosts.checkpoints import model_state
+from ..views import Batch, SegmentationView, TwoStageView, View, host_info, view_class
 from .parts import Parts, as_list
 from .report import Section
 from .weights import announce_pretrained
@@ -34,7 +34,7 @@ def read_batch(config: Config) -> dict[str, Any]:
     for key in ('prefetch_factor', 'timeout'):  # of workers
         loader.pop(key, None)
     seed = config.get('randomness', {}).get('seed') or 0
-    with own_randomness(seed):
+    with isolated_rng(seed):
         return next(iter(Runner.build_dataloader(loader, seed=seed)))
 
 
@@ -46,7 +46,7 @@ def examine_batch(student: nn.Module, batch: dict[str, Any], section: Section) -
         batch: as the data loader gives it; it is not changed.
         section: where to tell.
     """
-    with undisturbed(student), section.noting_errors('data'):
+    with restored_afterwards(student), section.noting_errors('data'):
         student.train()
         data = student.data_preprocessor(copy.deepcopy(batch), True)
         size = ' x '.join(map(str, data['inputs'].shape[-2:]))
@@ -57,13 +57,13 @@ def examine_batch(student: nn.Module, batch: dict[str, Any], section: Section) -
             return
         if not _boxes(view, _classes(student), section):
             return  # the student's own loss would fail on such labels, in other words
-        with view.noting_loss(), torch.no_grad():
+        with view.recording(), torch.no_grad():
             student(data['inputs'], data['data_samples'], mode='loss')
         _positives(view, section)
 
 
 def _classes(student: nn.Module) -> int:
-    return view_class(student).describe(student).num_classes
+    return host_info(student).num_classes
 
 
 def _boxes(view: View, num_classes: int, section: Section) -> bool:
@@ -168,7 +168,7 @@ def start_training(
         section: where to tell what went wrong.
     """
     announce_pretrained(parts.student)
-    with section.noting_errors('start'), own_randomness(seed=0):
+    with section.noting_errors('start'), isolated_rng(seed=0):
         parts.distiller.init_weights()
         if checkpoint is not None:
             load_matching(parts.student, checkpoint)
@@ -204,7 +204,7 @@ def examine_losses(
     section.columns = ('weight', 'value', 'gradient', 'share')
     hooks = [h for h in as_list(config.get('custom_hooks')) if 'LossBalanceHook' in str(h['type'])]
     warn_above = next((h['warn_above'] for h in hooks if 'warn_above' in h), WARN_ABOVE)
-    with section.noting_errors('losses'), own_randomness(seed=0):
+    with section.noting_errors('losses'), isolated_rng(seed=0):
         measured = measure_distiller(parts.distiller, batch, optimizer)
         rows = summarize([measured], parts.losses)
         found = {each.name: each for each in examine(rows, warn_above)}

@@ -10,11 +10,12 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
-from ..checkpoints import class_names
 from ..data_forms import category_names
-from ..hosts import own_randomness
-from ..launch import leaf_datasets
-from ..verify import AGREEMENT, differences
+from ..hosts import isolated_rng
+from ..hosts.checkpoints import class_names
+from ..hosts.configs import leaf_datasets
+from ..pair import differences, must_agree
+from ..views import view_class
 from .parts import Hosts, Parts
 from .report import Section
 
@@ -34,7 +35,7 @@ def classes_of_data(config: Config, section: Section) -> tuple[str, ...] | None:
     loaders = {TRAINING: config.train_dataloader, 'validation set': config.get('val_dataloader')}
     for item, loader in loaders.items():
         for leaf in leaf_datasets(loader.dataset) if loader else ():
-            with tried.noting_errors(item), own_randomness():
+            with tried.noting_errors(item), isolated_rng():
                 dataset = DATASETS.build(leaf.to_dict() | dict(lazy_init=True))
                 _in_order(dataset, section, item)
                 if item == TRAINING:
@@ -127,7 +128,7 @@ def examine_classes(
     reading = [
         name
         for name, loss in parts.losses.items()
-        if any('num_classes' in AGREEMENT[read] for read in loss.reads)
+        if 'num_classes' in must_agree(view_class(parts.student), loss)
     ]
     if reading:
         section.warning(
@@ -152,7 +153,7 @@ def _numbers(parts: Parts, hosts: Hosts, data: Sequence[str] | None, section: Se
         problems.append(f'The head of the student has {ours} classes, the training set {given}.')
     if hosts.student and hosts.teacher:
         found = differences(
-            hosts.student, hosts.teacher, parts.losses, parts.teacher_options.same_classes
+            parts.student, hosts.teacher, parts.losses, parts.teacher_options.same_classes
         )
         problems += [f'The {each}.' for each in found if each.what == 'num_classes']
     if problems:

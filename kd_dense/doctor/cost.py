@@ -21,8 +21,8 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
 
-from ..hosts import build_model, own_randomness
-from ..launch import plain_student
+from ..hosts import build_model, isolated_rng
+from ..hosts.configs import plain_student
 from ..registry import MODELS
 from .parts import Parts
 from .report import Section
@@ -52,7 +52,7 @@ def examine_cost(
         section: where to tell.
     """
     section.columns = ('seconds', 'peak MiB')
-    with section.noting_errors('steps'), own_randomness(seed=0):
+    with section.noting_errors('steps'), isolated_rng(seed=0):
         alone = copy.deepcopy(parts.student).train()
         on_gpu = next(alone.parameters()).is_cuda
         own = build_optim_wrapper(alone, optimizers(config, on_gpu)[ALONE])

@@ -14,8 +14,8 @@ from mmengine.registry import DefaultScope
 
 from ..distiller import Distiller
 from ..errors import SetupError
-from ..hosts import own_randomness
-from ..launch import check_data, is_distiller
+from ..hosts import isolated_rng
+from ..hosts.configs import check_data, is_distiller
 from .batch import examine_batch, examine_losses, read_batch, start_training
 from .classes import classes_of_data, examine_classes
 from .cost import DISTILLED, examine_cost, optimizers
@@ -92,7 +92,7 @@ def before_training(config: Config, distiller: Distiller, subject: str) -> Repor
     if models.findings():
         report.sections.append(models)
     scope = DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet'))
-    with own_randomness(), scope:
+    with isolated_rng(), scope:
         _at_rest(parts, config, config.get('load_from'), report, fetch=False)
     return report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..verify import differences, unmet
+from ..pair import differences, unmet
 from ..views import OneStageView, SegmentationView, TwoStageView, probe, view_class
 from .parts import Hosts, Parts
 from .report import Section
@@ -36,7 +36,7 @@ def examine_pair(parts: Parts, hosts: Hosts, section: Section) -> None:
     minded = {}
     if hosts.student and hosts.teacher:
         found = differences(
-            hosts.student, hosts.teacher, parts.losses, parts.teacher_options.same_classes
+            parts.student, hosts.teacher, parts.losses, parts.teacher_options.same_classes
         )
         minded = {each.what: each for each in found}
         section.summary = f'{hosts.student.head} and {hosts.teacher.head}, ' + (

@@ -9,11 +9,11 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from ..distiller import Distiller
-from ..hosts import build_model, own_randomness, read_model_config
+from ..hosts import build_model, isolated_rng, read_model_config
 from ..losses.base import DistillationLoss
 from ..registry import MODELS
-from ..teacher import Teacher, teacher_from
-from ..views import HostInfo, view_class
+from ..teachers import Teacher, teacher_from
+from ..views import HostInfo, host_info
 from .report import Section
 
 
@@ -66,7 +66,7 @@ def build_parts(config: Config, section: Section) -> Parts:
     if config.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', config.data_preprocessor)
     try:
-        with own_randomness(seed=0):
+        with isolated_rng(seed=0):
             parts = parts_of(MODELS.build(model), section)
     except Exception as error:  # told of the part that it comes from
         parts = _build_apart(model, section)
@@ -90,7 +90,7 @@ def _build_apart(model: ConfigDict, section: Section) -> Parts:
         parts.teacher_options = teacher_from(model.teacher)
         parts.teacher = parts.teacher_options.model
     for name, config in model.losses.items():
-        with section.noting_errors(f'losses.{name}'), own_randomness(seed=0):
+        with section.noting_errors(f'losses.{name}'), isolated_rng(seed=0):
             parts.losses[name] = MODELS.build(dict(config))
     return parts
 
@@ -102,7 +102,7 @@ def describe(parts: Parts, section: Section) -> Hosts:
         model = getattr(parts, role)
         if model is not None:
             with section.noting_errors(role):
-                setattr(hosts, role, view_class(model).describe(model))
+                setattr(hosts, role, host_info(model))
     return hosts
 
 

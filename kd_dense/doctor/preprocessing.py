@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mmengine.model import ImgDataPreprocessor
 
-from ..preprocessing import Renormalize, statistics
+from ..teachers.renormalize import Renormalize, statistics
 from .parts import Parts
 from .report import Section
 from .weights import Read

@@ -17,8 +17,8 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS
 from torch import nn
 
-from ..hooks.common import undisturbed
-from ..teacher import Teacher
+from ..hooks.common import restored_afterwards
+from ..teachers import Teacher
 from ..views import Batch
 from .parts import Parts, as_list
 from .report import Section
@@ -52,7 +52,7 @@ def examine_quality(
         if trained:
             models['student'] = (parts.student, parts.student.test_step)
         for role, (model, predict) in models.items():
-            with section.noting_errors(role), undisturbed(model):
+            with section.noting_errors(role), restored_afterwards(model):
                 model.eval()
                 found[role] = _evaluate(predict, dataset, picks, config)
     if 'teacher' in found:
@@ -123,15 +123,12 @@ def _elsewhere(metric: dict[str, Any], folder: str) -> dict[str, Any]:
 
 def _by_teacher(teacher: Teacher, student: nn.Module) -> Predict:
     """Predictions of a teacher, who sees the student's images its own way, in float32."""
+    model = teacher.predictor()
 
     def predict(batch: dict[str, Any]) -> list:
         data = student.data_preprocessor(batch, False)
         view = teacher.view(Batch(data['inputs'], data['data_samples']))
-        teacher.model.float()  # not all of what predicts, such as suppression, knows half precision
-        try:
-            return teacher.model(view.batch.images.float(), data['data_samples'], mode='predict')
-        finally:
-            teacher.model.to(teacher.dtype)
+        return model(view.batch.images.float(), data['data_samples'], mode='predict')
 
     return predict
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ..checkpoints import Fit, fit, model_state, read_checkpoint
+from ..hosts.checkpoints import Fit, fit, model_state, read_checkpoint
 from .parts import Parts, as_list
 from .report import Section
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..adapters import adapter_options, align, build_adapters, reset_adapters
 from ..errors import SetupError
-from ..regions import REGIONS, check_region, region_demands, region_reads
 from ..registry import MODELS
 from ..views import View
+from .adapters import adapter_options, align, build_adapters, level_channels, reset_adapters
 from .base import DistillationLoss, global_divisor
-from .soft_targets import check_choice
+from .checks import check_choice
+from .maps import OF_ANY_SIZE
+from .regions import REGIONS, check_region, region_demands, region_reads
+
+if TYPE_CHECKING:
+    from ..teachers import Teacher
 
 
 def masked_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,7 +113,7 @@ class FeatureImitation(DistillationLoss):
         check_choice('criterion', criterion, tuple(CRITERIA))
         check_choice('align', align, ('none', 'interpolate'))
         self.options = adapter_options(adapter)
-        hint = 'features' if align == 'none' else 'features_of_any_size'
+        hint = 'features' if align == 'none' else OF_ANY_SIZE
         self.reads = (hint, *region_reads(region))
         self.region = region
         self.adapter = adapter
@@ -118,11 +122,11 @@ class FeatureImitation(DistillationLoss):
         self.align = align
         self.adapters = nn.ModuleList()
 
-    def connect(self, student: nn.Module, teacher: Callable[[], nn.Module]) -> None:
+    def connect(self, student: nn.Module, teacher: Teacher) -> None:
         """Build one adapter per level."""
         if self.options is not None:
-            always = self.adapter != 'auto'
-            self.adapters = build_adapters(student, teacher(), always, self.options)
+            channels = level_channels(student, teacher)
+            self.adapters = build_adapters(channels, self.options, self.adapter != 'auto')
 
     def init_weights(self) -> None:
         """Initialise the adapters."""

@@ -1,7 +1,7 @@
 """Twenty seeded steps of one distillation of each family: what they computed once is kept.
 
-    python -m tests.recorded.trainings            # record anew, after a formula was changed on purpose
-    python -m tests.recorded.trainings --exact F  # into or against a file F, bit for bit
+python -m tests.recorded.trainings            # record anew, after a formula was changed on purpose
+python -m tests.recorded.trainings --exact F  # into or against a file F, bit for bit
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from mmdet.models import RetinaHead
 from mmdet.registry import MODELS as MMDET_MODELS
 
 from kd_dense import MODELS, DistillationLoss
-from kd_dense.checkpoints import read_checkpoint
 from kd_dense.datasets import CLASSES
 from kd_dense.doctor import OK, SKIPPED, WARNING, WRONG
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model
+from kd_dense.hosts.checkpoints import read_checkpoint
 from tests import segmentation
 from tests.models import gfl
 from tests.pairs import retina

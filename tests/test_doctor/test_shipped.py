@@ -6,7 +6,7 @@ from mmengine.registry import DefaultScope
 
 from kd_dense import MODELS
 from kd_dense.doctor import WRONG, before_training
-from kd_dense.launch import is_distiller
+from kd_dense.hosts.configs import is_distiller
 from tests.test_configs import CONFIGS, ROOT, read
 
 DISTILLERS = [n for n in CONFIGS if is_distiller(Config.fromfile(ROOT / 'configs' / n))]

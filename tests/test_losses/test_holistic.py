@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from kd_dense import Holistic
-from kd_dense.discriminator import gradient_penalty
 from kd_dense.errors import SetupError
+from kd_dense.losses.adversarial.critic import gradient_penalty
+from kd_dense.teachers import FrozenTeacher
 from tests.segmentation import pair, segmentor, views
 
 SMALL = (8, 8, 16, 16)
@@ -15,7 +16,7 @@ def game(teacher: dict | None = None, same: bool = False, **choices):
     """A connected loss with its optimizer, and both views of a batch."""
     student, other = pair(teacher=teacher)
     loss = Holistic(**{'width': SMALL, 'limit': None} | choices)
-    loss.connect(student, lambda: other)
+    loss.connect(student, FrozenTeacher.of(other))
     loss.has_optimizer = True
     return loss.eval(), *views(student, student if same else other)  # eval: one spectral norm
 
@@ -109,12 +110,12 @@ def test_without_its_own_optimizer_it_is_refused():
 def test_switched_off_it_is_a_plain_zero_and_the_discriminator_is_shown_nothing():
     loss, ours, theirs = game()
     loss(ours, theirs)
-    assert loss.nothing(ours.batch.images).item() == 0 and loss.shown is None
+    assert loss.zero_like_parameters(ours.batch.images).item() == 0 and loss.shown is None
 
 
 def test_all_of_it_is_apart_from_the_student():
     loss, *_ = game()
-    assert set(loss.apart()) == set(loss.state_dict())
+    assert set(loss.unsynced_parameters()) == set(loss.state_dict())
 
 
 @pytest.mark.parametrize(
