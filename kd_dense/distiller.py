@@ -73,12 +73,14 @@ class Distiller(BaseModel):
         self._view = view_class(model)
         self._classes_checked = False
         with isolated_rng():
+            for each in self.teachers.values():
+                each.connect(self.student)
             self.losses = _build_losses(losses or {}, list(self.teachers))
             for loss in self.losses.values():
                 loss.connect(self.student, self.teachers[loss.teacher_name])
         trained = {name: each.module for name, each in self.teachers.items()}
-        if any(module is not None for module in trained.values()):
-            self.teacher_modules = nn.ModuleDict({n: m for n, m in trained.items() if m})
+        if kept := {name: module for name, module in trained.items() if module is not None}:
+            self.teacher_modules = nn.ModuleDict(kept)
         # what has an optimizer of its own is averaged over the ranks by that
         self._ddp_params_and_buffers_to_ignore = [
             f'losses.{name}.{part}'

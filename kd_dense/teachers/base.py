@@ -14,13 +14,13 @@ class Teacher(ABC):
     """Whatever a loss looks at.
 
     Losses, checks and hooks ask it for what they need; none reaches into a model of its. The
-    distiller calls, in this order: :meth:`load` before the first step; in each step :meth:`view`,
-    as long as a loss reads this teacher, and :meth:`own_losses`; behind the optimizer's step
-    :meth:`after_step`.
+    distiller calls, in this order: :meth:`connect` when it is built; :meth:`load` before the first
+    step; in each step :meth:`view`, as long as a loss reads this teacher, and :meth:`own_losses`;
+    behind the optimizer's step :meth:`after_step`.
 
     A teacher is no ``nn.Module``, so it is in no ``state_dict``, optimizer, DDP bucket or EMA copy,
     and ``train()`` of the student cannot reach it. What it trains or saves it gives as
-    :attr:`module`.
+    :attr:`module`, which all of these hold and reach.
 
     Attributes:
         name: what the distiller calls it.
@@ -33,6 +33,13 @@ class Teacher(ABC):
     source: str = ''
     classes: tuple[str, ...] | None = None
     same_classes: bool = True
+
+    def connect(self, student: nn.Module) -> None:  # noqa: B027 - most teachers need no student
+        """Build what depends on the student; called when the distiller is built.
+
+        Args:
+            student: the student's model, before its weights are initialised or loaded.
+        """
 
     @property
     @abstractmethod
@@ -84,7 +91,10 @@ class Teacher(ABC):
 
     @property
     def module(self) -> nn.Module | None:
-        """What it trains with the student and adds to checkpoints; None for nothing."""
+        """What it trains with the student and adds to checkpoints; None for nothing.
+
+        Known after :meth:`connect`. What of it asks for gradients is in the student's optimizer.
+        """
         return None
 
     def own_losses(self, view: View, student: View) -> dict[str, Tensor]:

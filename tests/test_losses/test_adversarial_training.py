@@ -110,7 +110,7 @@ def test_the_critics_step_is_that_of_its_loss_by_hand():
     other(**data, mode='loss')
     critic = other.losses.holistic
     optimizer = torch.optim.Adam(critic.parameters(), lr=4e-3, betas=(0.9, 0.99))
-    critic.judge()['total'].backward()
+    critic.own_losses(other.shown['holistic'])['total'].backward()
     optimizer.step()
     assert_same(dict(critic.state_dict()), dict(model.losses.holistic.state_dict()))
 

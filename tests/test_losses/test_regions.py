@@ -7,8 +7,8 @@ import torch
 from mmdet.models.losses.iou_loss import diou_loss
 from mmdet.structures.bbox import bbox_overlaps
 
-from kd_dense import regions
 from kd_dense.errors import SetupError
+from kd_dense.losses import regions
 from kd_dense.losses.regions import REGIONS, region_demands
 from kd_dense.views import OneStageView
 from tests import pairs

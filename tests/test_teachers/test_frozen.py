@@ -289,7 +289,9 @@ def test_an_unknown_dtype_is_refused():
     'config', [dict(checkpoint='a.pth'), dict(config='a.py', checkpiont='a.pth'), {}]
 )
 def test_unknown_and_missing_keys_are_refused(config):
-    with pytest.raises(SetupError, match=r'configured by `config` and `checkpoint`.*found \['):
+    with pytest.raises(
+        SetupError, match=r'configured by `config`, and may have checkpoint, dtype.*found \['
+    ):
         teacher_from(config)
 
 

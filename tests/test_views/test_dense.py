@@ -8,7 +8,7 @@ from torch import nn
 from kd_dense.errors import SetupError
 from kd_dense.hosts.heads import flatten_levels
 from kd_dense.views import Batch, FeatureView, OneStageView, view_class
-from kd_dense.views.batch import watch_calls
+from kd_dense.views.watch import watch_calls
 from tests.models import gfl
 from tests.pairs import HOSTS, SIZES, atss, batch_for, build, fcos, noted, retina
 from tests.two_stage import cascade_rcnn

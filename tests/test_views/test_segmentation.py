@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from kd_dense import MODELS, FeatureImitation
 from kd_dense.errors import SetupError
+from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import Batch, FeatureView, SegmentationView, view_class
 from tests.segmentation import build, distiller, pair, raw_batch, segmentor, views
 
@@ -43,8 +44,8 @@ def test_what_is_noted_is_what_the_model_computes(host):
     model = build(HOSTS[host]()).eval()  # eval: the second pass sees the same batch norms
     assert view_class(model) is SegmentationView
     ours, _ = views(model, build(HOSTS[host](), 1))
-    noted = vars(ours)
-    assert {'features', 'seg_logits', 'head_features', 'own_losses'} <= set(noted)
+    assert {'features', '_decoded', '_classifier_input', 'own_losses'} <= set(vars(ours))
+    noted = {name: getattr(ours, name) for name in ('features', 'seg_logits', 'head_features')}
     again = SegmentationView(model, ours.batch)
     torch.testing.assert_close(again.features, noted['features'])
     torch.testing.assert_close(again.seg_logits, noted['seg_logits'])
