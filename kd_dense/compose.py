@@ -63,7 +63,7 @@ def choose_recipe(
     Args:
         student, teacher: the built models.
         known: recipes by name.
-        same_classes: see :class:`~kd_dense.teacher.Teacher`.
+        same_classes: see :class:`~kd_dense.teachers.Teacher`.
 
     Raises:
         SetupError: none fits.
@@ -126,7 +126,7 @@ def compose(
         folder: of the recipes.
         recipe: name of one of them, or ``'auto'``; where the student's family has settings of its
             own for it, they are taken (:data:`VARIANTS`).
-        same_classes: see :class:`~kd_dense.teacher.Teacher`.
+        same_classes: see :class:`~kd_dense.teachers.Teacher`.
         data, classes: own data; see :func:`~kd_dense.own_data.use_data`.
 
     Raises:

@@ -7,7 +7,7 @@ import argparse
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from .doctor import as_lines, before_training, refuse
+from .check import as_lines, before_training, refuse
 from .hooks import AroundStepHook
 from .hosts.configs import check_data, is_distiller
 from .launch import scale_learning_rate, use_mixed_precision

@@ -230,7 +230,7 @@ def test_what_is_wrong_with_teachers_and_names_is_told(changes, message):
 
 
 def test_of_several_teachers_each_loss_has_to_say_whose_it_is():
-    both = dict.fromkeys(('a', 'b'), dict(config=gfl(), untrained=True))
+    both = {key: dict(config=gfl(), untrained=True) for key in ('a', 'b')}
     config = dict(
         type='kd_dense.Distiller',
         student=gfl(),

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..distiller import Distiller
 from ..errors import SetupError
 from ..registry import HOOKS
-from .balance_report import STUDENT, Measure, Row, as_text, findings, summarize
+from .balance import STUDENT, Measure, Row, as_text, findings, summarize
 from .common import distiller_of, restored_afterwards
 
 

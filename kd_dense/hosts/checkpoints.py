@@ -85,7 +85,7 @@ def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-class Fit(NamedTuple):
+class WeightComparison(NamedTuple):
     """How the weights of a checkpoint fit a model, by name.
 
     Attributes:
@@ -115,10 +115,10 @@ class Fit(NamedTuple):
         )
 
 
-def fit(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
+def compare_weights(model: nn.Module, state: Mapping[str, Tensor]) -> WeightComparison:
     """Compare the weights of a checkpoint with a model's; nothing is loaded."""
     own = model.state_dict()
-    return Fit(
+    return WeightComparison(
         sum(k in state and state[k].shape == own[k].shape for k in own),
         len(own),
         # batch counters are not used in evaluation, and checkpoints from before 2018 lack them
@@ -144,7 +144,7 @@ def load_completely(model: nn.Module, state: Mapping[str, Tensor], source: str, 
     Raises:
         ValueError: a weight is missing, left over or of another shape.
     """
-    found = fit(model, state)
+    found = compare_weights(model, state)
     if not found.complete:
         raise SetupError(
             f'The checkpoint {source} does not fit the {role} ({type(model).__name__}): {found}. '

@@ -84,7 +84,7 @@ class FeatureImitation(DistillationLoss):
     ``variant='reference'`` does the same. Padding never counts.
 
     Args:
-        region: one of :data:`~kd_dense.regions.REGIONS`.
+        region: one of :data:`~kd_dense.losses.regions.REGIONS`.
         weight: see :class:`DistillationLoss`.
         adapter: ``'auto'``, a 1x1 convolution on levels where the channels differ; ``'conv1x1'``
             or ``'conv3x3'`` on all levels; ``'none'``; or a dict with ``kernel`` (1 or 3), ``norm``

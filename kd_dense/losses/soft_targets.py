@@ -33,7 +33,7 @@ class SoftTargets(DistillationLoss):
         temperature: T.
         weight: see :class:`DistillationLoss`.
         activation: ``'softmax'``, ``'sigmoid'`` or ``'auto'``, the head's own.
-        region: one of :data:`~kd_dense.regions.REGIONS`.
+        region: one of :data:`~kd_dense.losses.regions.REGIONS`.
         over_classes: ``'sum'`` or ``'mean'`` of the K classes' terms.
         variant: ``'paper'`` or ``'reference'``.
 

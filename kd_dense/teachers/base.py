@@ -47,6 +47,11 @@ class Teacher(ABC):
         """What has to agree with a student; known before :meth:`load`."""
 
     @property
+    def model(self) -> nn.Module | None:
+        """The model that checks examine, its weights not loaded; None where there is none."""
+        return None
+
+    @property
     @abstractmethod
     def loaded(self) -> bool:
         """Whether :meth:`view` can be asked for."""

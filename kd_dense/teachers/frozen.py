@@ -123,7 +123,8 @@ class FrozenTeacher(Teacher):
             return self.model
         return copy.deepcopy(self.model).float()  # suppression knows no half precision
 
-    def _how_to_train(self) -> str:
+    def how_to_train(self) -> str:
+        """A sentence on how to get the checkpoint; empty for teachers of others."""
         if not isinstance(self.config, str) or '::' in self.config:
             return ''
         return f'Train the teacher first: python tools/train.py {self.config}'
@@ -154,7 +155,7 @@ class FrozenTeacher(Teacher):
                 model.init_weights()
             print_log('The teacher is untrained: it teaches noise.', 'current', logging.WARNING)
         else:
-            checkpoint = read_checkpoint(self.checkpoint, 'teacher', self._how_to_train())
+            checkpoint = read_checkpoint(self.checkpoint, 'teacher', self.how_to_train())
             load_completely(model, model_state(checkpoint), self.checkpoint, 'teacher')
             self.classes = class_names(checkpoint)
             print_log(f'Teacher loaded completely from {self.checkpoint}.', 'current')

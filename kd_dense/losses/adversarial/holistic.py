@@ -53,11 +53,11 @@ class Holistic(DistillationLoss):
     mean over the images of all ranks.
 
     The discriminator has its own optimizer and schedule:
-    :class:`~kd_dense.adversarial.AdversarialOptimWrapperConstructor`.
+    :class:`~kd_dense.losses.adversarial.AdversarialOptimWrapperConstructor`.
 
     Sources: [1] Liu et al., arXiv 1903.04197, equations 4 and 5, lambda_2 = 0.1, penalty 10;
     learning rates 4e-4 for D and 1e-2 for the student in its code. See
-    :mod:`kd_dense.discriminator`.
+    :mod:`kd_dense.losses.adversarial.critic`.
 
     Args:
         weight: lambda_2; see :class:`DistillationLoss`.

@@ -1,4 +1,4 @@
-"""The doctor: examines a distillation before days of training are lost."""
+"""The check: examines a distillation before days of training are lost."""
 
 from .examine import Options, before_training, examine, refuse
 from .report import OK, SKIPPED, WARNING, WRONG, Line, Report, Section

@@ -23,19 +23,23 @@ class Parts:
 
     Args:
         student: its model.
-        teacher: its model; the weights are not loaded.
-        teacher_options: how it is configured.
+        teacher: the teacher, not loaded.
+        teacher_model: its model, where it has one to examine.
         losses: by name.
         distiller: all of it.
         error: why that could not be built.
     """
 
     student: nn.Module | None = None
-    teacher: nn.Module | None = None
-    teacher_options: Teacher | None = None
+    teacher: Teacher | None = None
+    teacher_model: nn.Module | None = None
     losses: dict[str, DistillationLoss] = field(default_factory=dict)
     distiller: Distiller | None = None
     error: Exception | None = None
+
+    def models(self) -> dict[str, nn.Module | None]:
+        """The models of student and teacher."""
+        return dict(student=self.student, teacher=self.teacher_model)
 
 
 @dataclass
@@ -48,10 +52,10 @@ class Hosts:
 
 def parts_of(distiller: Distiller, section: Section) -> Parts:
     """The parts of a distiller that was built."""
-    options = distiller.teacher
-    parts = Parts(distiller.student, None, options, dict(distiller.losses.items()), distiller)
-    with section.noting_errors('teacher'):
-        parts.teacher = options.model
+    teacher = distiller.teacher
+    parts = Parts(distiller.student, teacher, None, dict(distiller.losses.items()), distiller)
+    with section.collect_errors('teacher'):
+        parts.teacher_model = teacher.model
     return parts
 
 
@@ -71,7 +75,7 @@ def build_parts(config: Config, section: Section) -> Parts:
     except Exception as error:  # told of the part that it comes from
         parts = _build_apart(model, section)
         parts.error = error
-    for role, built in (('student', parts.student), ('teacher', parts.teacher)):
+    for role, built in (('student', parts.student), ('teacher', parts.teacher_model)):
         if built is not None:
             section.ok(role, _described(built), parameters=_count(built))
     if parts.losses:
@@ -81,16 +85,16 @@ def build_parts(config: Config, section: Section) -> Parts:
 
 def _build_apart(model: ConfigDict, section: Section) -> Parts:
     parts = Parts()
-    with section.noting_errors('student'):
+    with section.collect_errors('student'):
         config = read_model_config(model.student, 'student')
         if model.get('data_preprocessor') is not None:
             config.setdefault('data_preprocessor', model.data_preprocessor)
         parts.student = build_model(config)
-    with section.noting_errors('teacher'):
-        parts.teacher_options = teacher_from(model.teacher)
-        parts.teacher = parts.teacher_options.model
+    with section.collect_errors('teacher'):
+        parts.teacher = teacher_from(model.teacher)
+        parts.teacher_model = parts.teacher.model
     for name, config in model.losses.items():
-        with section.noting_errors(f'losses.{name}'), isolated_rng(seed=0):
+        with section.collect_errors(f'losses.{name}'), isolated_rng(seed=0):
             parts.losses[name] = MODELS.build(dict(config))
     return parts
 
@@ -98,10 +102,9 @@ def _build_apart(model: ConfigDict, section: Section) -> Parts:
 def describe(parts: Parts, section: Section) -> Hosts:
     """What student and teacher tell about themselves."""
     hosts = Hosts()
-    for role in ('student', 'teacher'):
-        model = getattr(parts, role)
+    for role, model in parts.models().items():
         if model is not None:
-            with section.noting_errors(role):
+            with section.collect_errors(role):
                 setattr(hosts, role, host_info(model))
     return hosts
 

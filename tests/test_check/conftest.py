@@ -9,8 +9,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from kd_dense.check import Line, Options, Report, examine
 from kd_dense.datasets import CLASSES
-from kd_dense.doctor import Line, Options, Report, examine
 from kd_dense.hosts import build_model, read_model_config
 from tests import segmentation
 from tests.models import gfl

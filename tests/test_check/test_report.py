@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from kd_dense.doctor import WARNING, WRONG, Report, as_lines, as_table
-from kd_dense.doctor.preprocessing import Statistics, trained_with
-from kd_dense.doctor.report import Section
-from kd_dense.doctor.validation import _spread, _tell
+from kd_dense.check import WARNING, WRONG, Report, as_lines, as_table
+from kd_dense.check.preprocessing import Statistics, trained_with
+from kd_dense.check.report import Section
+from kd_dense.check.validation import _spread, _tell
 from kd_dense.errors import SetupError
 
 
@@ -84,13 +84,13 @@ def test_the_report_for_programs_is_json(report):
 
 def test_errors_become_findings_with_their_place():
     section = Section('x')
-    with section.noting_errors('a'):
+    with section.collect_errors('a'):
         raise SetupError('Say what to do.')
-    with section.noting_errors('b'):
+    with section.collect_errors('b'):
         {}['missing']
     told = [line.problem for line in section.lines]
     assert told[0] == 'Say what to do.'
-    assert told[1].startswith("KeyError: 'missing' (raised in tests/test_doctor/test_report.py:")
+    assert told[1].startswith("KeyError: 'missing' (raised in tests/test_check/test_report.py:")
     assert section.mark == WRONG
 
 

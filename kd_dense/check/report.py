@@ -78,7 +78,7 @@ class Section:
         return next((mark for mark in (WRONG, WARNING, OK) if mark in marks), SKIPPED)
 
     @contextmanager
-    def noting_errors(self, item: str) -> Iterator[None]:
+    def collect_errors(self, item: str) -> Iterator[None]:
         """Add whatever breaks inside as wrong: the training would break there too."""
         try:
             yield

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ..hosts.checkpoints import Fit, fit, model_state, read_checkpoint
+from ..hosts.checkpoints import WeightComparison, compare_weights, model_state, read_checkpoint
 from .parts import Parts, as_list
 from .report import Section
 
@@ -35,11 +35,11 @@ def examine_weights(
         resumes: whether the training goes on from its latest checkpoint.
     """
     teacher = student = None
-    if parts.teacher_options is not None:
-        with section.noting_errors('teacher'):
+    if parts.teacher is not None:
+        with section.collect_errors('teacher'):
             teacher = _teacher(parts, section)
     if start is not None:
-        with section.noting_errors('student'):
+        with section.collect_errors('student'):
             student = _student(parts.student, start, section)
     elif resumes:
         section.ok('student', 'resumes', 'from the latest checkpoint of its work directory')
@@ -72,7 +72,7 @@ def _pretrained_parts(student: nn.Module) -> Iterator[tuple[str, nn.Module, dict
 
 
 def _teacher(parts: Parts, section: Section) -> dict[str, Any] | None:
-    options = parts.teacher_options
+    options = parts.teacher
     if options.checkpoint is None:
         section.warning(
             'teacher',
@@ -82,13 +82,13 @@ def _teacher(parts: Parts, section: Section) -> dict[str, Any] | None:
         )
         return None
     announce(options.checkpoint)
-    checkpoint = read_checkpoint(options.checkpoint, 'teacher', options._how_to_train())
-    if parts.teacher is None:
+    checkpoint = read_checkpoint(options.checkpoint, 'teacher', options.how_to_train())
+    if parts.teacher_model is None:
         return checkpoint
     if options.loaded:  # its batch norms may be folded: the names are no longer the checkpoint's
         section.ok('teacher', 'complete', options.checkpoint)
         return checkpoint
-    found = fit(parts.teacher, model_state(checkpoint))
+    found = compare_weights(parts.teacher_model, model_state(checkpoint))
     shown = (f'{found.matched} of {found.total}', options.checkpoint)
     if found.complete:
         section.ok('teacher', *shown, **_numbers(found))
@@ -111,7 +111,7 @@ def _student(model: nn.Module | None, start: str, section: Section) -> dict[str,
     if model is not None:
         _compare(
             'student',
-            fit(model, model_state(checkpoint)),
+            compare_weights(model, model_state(checkpoint)),
             start,
             section,
             'Name another checkpoint (`load_from`, `--checkpoint`), or the config of the student '
@@ -129,10 +129,10 @@ def _pretrained(student: nn.Module, section: Section, fetch: bool) -> None:
         if '://' in source and not fetch:
             section.ok(item, 'pretrained', source)
             continue
-        with section.noting_errors(item):
+        with section.collect_errors(item):
             announce(source)
             state = _named_state(read_checkpoint(source, item), init.get('prefix'))
-            found = fit(module, state)
+            found = compare_weights(module, state)
             if not found.matched and (loader := _own_loader(module)):
                 section.skipped(item, f'not compared: {loader} translates {source} itself')
                 continue
@@ -159,7 +159,9 @@ def _own_loader(module: nn.Module) -> str:
     return '' if owner.__module__.startswith('mmengine') else f'{owner.__name__}.init_weights'
 
 
-def _compare(item: str, found: Fit, source: str, section: Section, way_out: str) -> None:
+def _compare(
+    item: str, found: WeightComparison, source: str, section: Section, way_out: str
+) -> None:
     """Tell how a student's checkpoint fits: what does not fit is left out of it in training."""
     shown = (f'{found.matched} of {found.total}', source)
     if found.complete:
@@ -175,5 +177,5 @@ def _compare(item: str, found: Fit, source: str, section: Section, way_out: str)
     )
 
 
-def _numbers(found: Fit) -> dict[str, Any]:
-    return {key: getattr(found, key) for key in Fit._fields}
+def _numbers(found: WeightComparison) -> dict[str, Any]:
+    return {key: getattr(found, key) for key in WeightComparison._fields}

@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong with a pair, all at once, and nothing in a healthy one."""
+"""The check finds what is wrong with a pair, all at once, and nothing in a healthy one."""
 
 import json
 from pathlib import Path
@@ -12,15 +12,15 @@ from mmdet.models import RetinaHead
 from mmdet.registry import MODELS as MMDET_MODELS
 
 from kd_dense import MODELS, DistillationLoss
+from kd_dense.check import OK, SKIPPED, WARNING, WRONG
 from kd_dense.datasets import CLASSES
-from kd_dense.doctor import OK, SKIPPED, WARNING, WRONG
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model
 from kd_dense.hosts.checkpoints import read_checkpoint
 from tests import segmentation
 from tests.models import gfl
 from tests.pairs import retina
-from tests.test_doctor.conftest import check, class_only, found, save, the_line
+from tests.test_check.conftest import check, class_only, found, save, the_line
 from tests.two_stage import cascade_rcnn, faster_rcnn
 from tests.two_stage import losses as two_stage_losses
 

@@ -48,7 +48,7 @@ def examine_preprocessing(parts: Parts, read: Read, section: Section) -> None:
         section: where to tell.
     """
     section.columns = ('student', 'teacher')
-    roles = {role: getattr(parts, role) for role in ('student', 'teacher')}
+    roles = parts.models()
     found = {
         role: model.data_preprocessor
         for role, model in roles.items()
@@ -57,8 +57,8 @@ def examine_preprocessing(parts: Parts, read: Read, section: Section) -> None:
     rows = {role: _rows(preprocessor) for role, preprocessor in found.items()}
     for item in ('mean', 'std', 'channels', 'padding'):
         section.ok(item, *(rows.get(role, {}).get(item, '') for role in roles))
-    if parts.student is not None and parts.teacher is not None:
-        with section.noting_errors('together'):
+    if parts.student is not None and parts.teacher_model is not None:
+        with section.collect_errors('together'):
             _together(parts, section)
     for role, preprocessor in found.items():
         _suspicions(role, seen_by(preprocessor), getattr(read, role), section)
@@ -82,7 +82,7 @@ def _rows(preprocessor: ImgDataPreprocessor) -> dict[str, str]:
 
 def _together(parts: Parts, section: Section) -> None:
     """Whether the teacher can be shown its images the way it wants them."""
-    student, teacher = parts.student.data_preprocessor, parts.teacher.data_preprocessor
+    student, teacher = parts.student.data_preprocessor, parts.teacher_model.data_preprocessor
     same = Renormalize(student, teacher).identical
     section.summary = 'the same' if same else 'the teacher gets the images its own way'
     section.ok('together', 'the same' if same else 'reconciled', identical=same)

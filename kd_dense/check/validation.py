@@ -43,16 +43,16 @@ def examine_quality(
         section: where to tell.
     """
     found = {}
-    with section.noting_errors('validation set'):
+    with section.collect_errors('validation set'):
         dataset = DATASETS.build(copy.deepcopy(config.val_dataloader.dataset))
         picks = _spread(len(dataset), images)
         models: dict[str, tuple[nn.Module, Predict]] = {
-            'teacher': (parts.teacher, _by_teacher(parts.distiller.teacher, parts.student))
+            'teacher': (parts.teacher_model, _by_teacher(parts.distiller.teacher, parts.student))
         }
         if trained:
             models['student'] = (parts.student, parts.student.test_step)
         for role, (model, predict) in models.items():
-            with section.noting_errors(role), restored_afterwards(model):
+            with section.collect_errors(role), restored_afterwards(model):
                 model.eval()
                 found[role] = _evaluate(predict, dataset, picks, config)
     if 'teacher' in found:

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..errors import SetupError
-from ..hooks.balance_report import STUDENT, examine, summarize
+from ..hooks.balance import STUDENT, examine, summarize
 from ..hooks.common import restored_afterwards
 from ..hooks.loss_balance import measure_distiller
 from ..hosts import isolated_rng
@@ -46,7 +46,7 @@ def examine_batch(student: nn.Module, batch: dict[str, Any], section: Section) -
         batch: as the data loader gives it; it is not changed.
         section: where to tell.
     """
-    with restored_afterwards(student), section.noting_errors('data'):
+    with restored_afterwards(student), section.collect_errors('data'):
         student.train()
         data = student.data_preprocessor(copy.deepcopy(batch), True)
         size = ' x '.join(map(str, data['inputs'].shape[-2:]))
@@ -168,7 +168,7 @@ def start_training(
         section: where to tell what went wrong.
     """
     announce_pretrained(parts.student)
-    with section.noting_errors('start'), isolated_rng(seed=0):
+    with section.collect_errors('start'), isolated_rng(seed=0):
         parts.distiller.init_weights()
         if checkpoint is not None:
             load_matching(parts.student, checkpoint)
@@ -204,7 +204,7 @@ def examine_losses(
     section.columns = ('weight', 'value', 'gradient', 'share')
     hooks = [h for h in as_list(config.get('custom_hooks')) if 'LossBalanceHook' in str(h['type'])]
     warn_above = next((h['warn_above'] for h in hooks if 'warn_above' in h), WARN_ABOVE)
-    with section.noting_errors('losses'), isolated_rng(seed=0):
+    with section.collect_errors('losses'), isolated_rng(seed=0):
         measured = measure_distiller(parts.distiller, batch, optimizer)
         rows = summarize([measured], parts.losses)
         found = {each.name: each for each in examine(rows, warn_above)}

@@ -35,7 +35,7 @@ def classes_of_data(config: Config, section: Section) -> tuple[str, ...] | None:
     loaders = {TRAINING: config.train_dataloader, 'validation set': config.get('val_dataloader')}
     for item, loader in loaders.items():
         for leaf in leaf_datasets(loader.dataset) if loader else ():
-            with tried.noting_errors(item), isolated_rng():
+            with tried.collect_errors(item), isolated_rng():
                 dataset = DATASETS.build(leaf.to_dict() | dict(lazy_init=True))
                 _in_order(dataset, section, item)
                 if item == TRAINING:
@@ -112,7 +112,7 @@ def examine_classes(
         section.ok('names', *shown, classes=list(data))
         return
     problem = _named(data, theirs, differing)
-    if parts.teacher_options.same_classes:
+    if parts.teacher.same_classes:
         section.wrong(
             'names',
             *shown,
@@ -152,9 +152,7 @@ def _numbers(parts: Parts, hosts: Hosts, data: Sequence[str] | None, section: Se
     if ours is not None and given is not None and ours != given:
         problems.append(f'The head of the student has {ours} classes, the training set {given}.')
     if hosts.student and hosts.teacher:
-        found = differences(
-            parts.student, hosts.teacher, parts.losses, parts.teacher_options.same_classes
-        )
+        found = differences(parts.student, hosts.teacher, parts.losses, parts.teacher.same_classes)
         problems += [f'The {each}.' for each in found if each.what == 'num_classes']
     if problems:
         section.wrong(

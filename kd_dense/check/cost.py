@@ -52,7 +52,7 @@ def examine_cost(
         section: where to tell.
     """
     section.columns = ('seconds', 'peak MiB')
-    with section.noting_errors('steps'), isolated_rng(seed=0):
+    with section.collect_errors('steps'), isolated_rng(seed=0):
         alone = copy.deepcopy(parts.student).train()
         on_gpu = next(alone.parameters()).is_cuda
         own = build_optim_wrapper(alone, optimizers(config, on_gpu)[ALONE])
@@ -121,7 +121,7 @@ def _peaks(config: Config, batch: dict[str, Any]) -> dict[str, float | None]:
         config.dump(Path(folder, 'config.py'))
         torch.save(batch, Path(folder, 'batch.pt'))
         for name in (ALONE, DISTILLED):
-            command = [sys.executable, '-m', 'kd_dense.doctor.cost', folder, name]
+            command = [sys.executable, '-m', 'kd_dense.check.cost', folder, name]
             done = subprocess.run(command, capture_output=True, text=True)
             failed = bool(done.returncode)
             peaks[name] = None if failed else float(done.stdout.strip().splitlines()[-1])

@@ -4,11 +4,11 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from kd_dense.check import as_lines, before_training, refuse
 from kd_dense.datasets import CLASSES
-from kd_dense.doctor import as_lines, before_training, refuse
 from kd_dense.errors import SetupError
-from tests.test_doctor.conftest import found
-from tests.test_doctor.test_findings import respoil
+from tests.test_check.conftest import found
+from tests.test_check.test_findings import respoil
 
 
 def runner_of(config) -> Runner:

@@ -35,9 +35,7 @@ def examine_pair(parts: Parts, hosts: Hosts, section: Section) -> None:
     section.columns = ('student', 'teacher')
     minded = {}
     if hosts.student and hosts.teacher:
-        found = differences(
-            parts.student, hosts.teacher, parts.losses, parts.teacher_options.same_classes
-        )
+        found = differences(parts.student, hosts.teacher, parts.losses, parts.teacher.same_classes)
         minded = {each.what: each for each in found}
         section.summary = f'{hosts.student.head} and {hosts.teacher.head}, ' + (
             f'strides {_text(hosts.student.strides)}'
@@ -66,8 +64,8 @@ def examine_pair(parts: Parts, hosts: Hosts, section: Section) -> None:
             )
         else:
             section.ok(item, *shown)
-    for role in ('student', 'teacher'):
-        if (model := getattr(parts, role)) is not None:
+    for role, model in parts.models().items():
+        if model is not None:
             _levels(role, model, section)
             _background(role, model, section)
     if parts.student is not None and hosts.student is not None:
@@ -82,7 +80,7 @@ def _levels(role: str, model: nn.Module, section: Section) -> None:
     if view not in (OneStageView, TwoStageView):
         return
     tried = Section('')  # a backbone made for one size of pictures may refuse this one
-    with tried.noting_errors('levels'):
+    with tried.collect_errors('levels'):
         seen = probe(model, view, PICTURE)
     if tried.lines:
         section.skipped(f'{role}: levels', tried.lines[0].problem)

@@ -68,7 +68,7 @@ def examine(
             f'{subject} trains a {config.model.get("type")} without a teacher: there is nothing to '
             "check. Name the config of a distillation (`model.type='kd_dense.Distiller'`)."
         )
-    MessageHub.get_instance(f'kd_dense.doctor.{next(COUNTER)}')  # none of another training
+    MessageHub.get_instance(f'kd_dense.check.{next(COUNTER)}')  # none of another training
     report = Report(subject)
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
         say('building teacher and student')
@@ -128,7 +128,7 @@ def _at_rest(
     examine_preprocessing(parts, read, report.section('Preprocessing'))
     examine_pair(parts, hosts, section := report.section('Pair'))
     if parts.error is not None and report.healthy:  # of none of the parts, nor of their agreement
-        with section.noting_errors('distiller'):
+        with section.collect_errors('distiller'):
             raise parts.error
     return read
 
@@ -148,7 +148,7 @@ def _at_work(
         return
     batch: dict[str, Any] | None = None
     say('reading a batch of the training set')
-    with section.noting_errors('data'):
+    with section.collect_errors('data'):
         check_data(config, ('train_dataloader',))
         batch = read_batch(config)
     if batch is None:
@@ -170,7 +170,7 @@ def _at_work(
     if options.validate:
         section = report.section('Quality')
         say(f'evaluating on {options.validate} images of the validation set')
-        with section.noting_errors('validation set'):
+        with section.collect_errors('validation set'):
             check_data(config, ('val_dataloader',))
             trained = read.student is not None
             examine_quality(parts, trained, config, options.validate, section)
@@ -191,7 +191,7 @@ def _loads(parts: Parts, told: bool, section: Section) -> bool:
     if parts.distiller is None:
         return False
     tried = Section('')
-    with tried.noting_errors('teacher'):
+    with tried.collect_errors('teacher'):
         parts.distiller.load_teacher()
     if not told:
         section.lines += tried.lines

@@ -5,7 +5,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from kd_dense import MODELS
-from kd_dense.doctor import WRONG, before_training
+from kd_dense.check import WRONG, before_training
 from kd_dense.hosts.configs import is_distiller
 from tests.test_configs import CONFIGS, ROOT, read
 

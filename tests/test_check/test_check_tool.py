@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.test_doctor.test_findings import half, respoil, snapshot
+from tests.test_check.test_findings import half, respoil, snapshot
 from tests.test_tools import assert_one_sentence, python
 
 
