@@ -203,6 +203,7 @@ class Distiller(BaseModel):
             active = [loss for loss in self.losses_of(name).values() if loss.active]
             if active:
                 seen[name] = teacher.view(batch, student)
+                seen[name].label = name
                 seen[name].precompute({read for loss in active for read in loss.read_names()})
         return seen
 

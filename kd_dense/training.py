@@ -11,6 +11,7 @@ from .check import as_lines, before_training, refuse
 from .hooks import AroundStepHook
 from .hosts.configs import check_data, is_distiller
 from .launch import scale_learning_rate, use_mixed_precision
+from .record import recorded
 
 
 def training_options(parser: argparse.ArgumentParser) -> None:
@@ -60,4 +61,5 @@ def train(config: Config, args: argparse.Namespace, name: str) -> None:
             refuse(report)
             runner.logger.info(as_lines(report))
         model.load_teacher()  # before the data is read: a wrong teacher is seen in seconds
-    runner.train()
+    with recorded(config, name):
+        runner.train()

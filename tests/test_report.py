@@ -18,10 +18,10 @@ from mmengine.config import Config
 
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, read_model_config
+from kd_dense.record import FILE, recorded
 from kd_dense.report import read_runs
 from kd_dense.report.charts import Line, chart, ticks
 from kd_dense.report.evidence import gather, most
-from kd_dense.report.history import command
 from kd_dense.report.numbers import compare, known_metrics
 from kd_dense.report.outcomes import (
     Change,
@@ -177,7 +177,8 @@ def runs_root(tmp_path_factory, digits_root):
         if name == 'distilled':
             config.model.teacher = dict(config=MODELS['teacher'], untrained=True)
             config.custom_hooks = [dict(type='kd_dense.LossBalanceHook', steps=2)]
-        train(config)
+        with recorded(config, f'the_{name}.py', ['tools/train.py', f'the_{name}.py']):
+            train(config)
         config.dump(root / name / f'the_{name}.py')
         # AP of two steps is 0: a number to find again
         log = next((root / name).glob('*/vis_data/scalars.json'))
@@ -197,25 +198,32 @@ def test_roles_are_recognised_from_the_configs(folders):
     assert [(run.name, run.role) for run in runs] == [
         ('teacher', 'teacher'), ('alone', 'alone'), ('distilled', 'distilled'),
     ]  # fmt: skip
-    assert runs[0].why == 'the same model as the teacher of distilled'
-    assert runs[1].why == 'the same model as the student of distilled'
+    assert runs[0].why == 'the same network as the teacher of distilled'
+    assert runs[1].why == 'the same network as the student of distilled'
+    assert runs[2].why == 'it recorded that it was taught (teacher)'
     assert runs[2].validated_at == 'step 2' and runs[2].checkpoint.name == 'iter_2.pth'
     assert runs[2].balance['steps'] == 2
 
 
-def test_a_teacher_that_is_named_by_its_checkpoint_or_config(folders, tmp_path):
-    for key, value, reason in (
-        ('checkpoint', str(folders[1] / 'iter_2.pth'), 'names its checkpoint iter_2.pth'),
-        ('config', 'somewhere/the_teacher.py', 'names its config the_teacher.py'),
-    ):
-        copy = tmp_path / key
-        shutil.copytree(folders[0], copy)
-        dumped = next(copy.glob('*/vis_data/config.py'))
-        config = Config.fromfile(dumped)
-        config.model.teacher = dict(config='gone.py', checkpoint='gone.pth') | {key: value}
-        config.dump(dumped)
-        teacher = read_runs([copy, folders[1]])[0]
-        assert teacher.role == 'teacher' and reason in teacher.why
+def test_a_teacher_is_known_by_its_checkpoint(folders, tmp_path):
+    copied = tmp_path / 'copied'
+    shutil.copytree(folders[0], copied)
+    record = json.loads((copied / FILE).read_text())
+    record['teachers']['teacher'] |= dict(
+        checkpoint=str(folders[1] / 'iter_2.pth'), network='another'
+    )
+    (copied / FILE).write_text(json.dumps(record))
+    teacher = read_runs([copied, folders[1]])[0]
+    assert teacher.role == 'teacher' and teacher.why == 'copied was taught by its iter_2.pth'
+
+
+def test_of_what_recorded_nothing_the_role_has_to_be_said(folders, tmp_path):
+    copied = tmp_path / 'copied'
+    shutil.copytree(folders[2], copied)
+    (copied / FILE).unlink()
+    (run,) = read_runs([copied])
+    assert run.role == 'other' and 'say what it is with --roles' in run.why
+    assert read_runs([copied], roles=['alone'])[0].role == 'alone'
 
 
 def test_gains_and_the_gap_closed(folders):
@@ -231,21 +239,6 @@ def test_gains_and_the_gap_closed(folders):
 def test_a_teacher_below_its_student_has_no_gap(folders):
     runs = read_runs(folders, roles=['distilled', 'alone', 'teacher'])
     assert compare(runs, known_metrics(runs)[0])[0].closed is None
-
-
-def test_the_command_names_what_differs_from_the_file(folders, tmp_path):
-    run = read_runs([folders[2]])[0]
-    source = Config.fromfile(folders[2] / 'the_alone.py')
-    source.train_cfg.max_iters = 99
-    source.randomness = dict(seed=0)
-    source.dump(tmp_path / 'the_alone.py')
-    text, note = command(run, tmp_path)
-    assert 'train_cfg.max_iters=2' in text and 'randomness.seed=3' in text
-    assert 'bbox_head' not in text and 'dumped' in note
-    text, note = command(run, tmp_path / 'nowhere')  # a composed config lies with the run alone
-    assert f'tools/train.py {folders[2] / "the_alone.py"} ' in text and 'randomness.seed=3' in text
-    run.config_name = 'gone'
-    assert 'are not known' in command(run, tmp_path / 'nowhere')[1]
 
 
 def test_names_roles_and_folders_that_do_not_fit(folders, tmp_path):

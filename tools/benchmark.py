@@ -13,41 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import statistics
 import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 
-import torch
 from benchmark_subjects import ALONE, CRITIC, PAIRS, Subjects
 from mmengine.logging import MMLogger
 from mmengine.utils.dl_utils import collect_env
 
-
-def timed(run: Callable[[], None], device: str) -> float:
-    """Seconds of one call."""
-    if device.startswith('cuda'):
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device.startswith('cuda'):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def peak_memory(run: Callable[[], None], device: str) -> float:
-    """Peak memory in MiB of three runs, in this fresh process."""
-    for _ in range(3):
-        run()
-    if device.startswith('cuda'):
-        return torch.cuda.max_memory_allocated() / 2**20
-    # not getrusage: its maximum is inherited from the process that started this one
-    status = Path('/proc/self/status').read_text()
-    return int(re.search(r'VmHWM:\s+(\d+) kB', status)[1]) / 2**10
+from kd_dense.measure import all_seconds, medians, peak_memory
 
 
 def memory_in_fresh_process(name: str, args: argparse.Namespace) -> float:
@@ -76,54 +50,53 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Measure and print the table."""
     args = parse_args()
+    on_gpu = args.device.startswith('cuda')
     warnings.filterwarnings('ignore')
     MMLogger.get_current_instance().setLevel('ERROR')
     subjects = Subjects(args.pair, args.images, args.size, args.device)
     if args.memory_of:
-        print(peak_memory(subjects.make(args.memory_of), args.device))
+        run = subjects.make(args.memory_of)
+        for _ in range(3):
+            run()
+        print(peak_memory(on_gpu))
         return
     print(f'{args.images} x {args.size} x {args.size} on {args.device}, {args.rounds} rounds')
     names, floor = PAIRS[args.pair].subjects, PAIRS[args.pair].floor
     runs = {name: subjects.make(name) for name in names}
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for round_ in range(args.rounds + 2):  # two to warm up
-        for name, run in runs.items():
-            seconds = timed(run, args.device)
-            if round_ >= 2:
-                times[name].append(seconds)
+    times = all_seconds(runs, args.rounds, on_gpu, warm_up=2)
     del runs
-    medians = {name: statistics.median(values) for name, values in times.items()}
+    middle = medians(times)
     memory = {}
     if not args.no_memory:
         memory = {n: memory_in_fresh_process(n, args) for n in names if n not in (CRITIC, ALONE)}
-    report(medians, memory, floor)
+    report(middle, memory, floor)
     if args.out:
         environment = {k: str(v) for k, v in collect_env().items()}
         with open(args.out, 'w') as file:
             json.dump(
-                dict(seconds=times, medians=medians, peak_mib=memory, environment=environment),
+                dict(seconds=times, medians=middle, peak_mib=memory, environment=environment),
                 file,
                 indent=1,
             )
 
 
-def report(medians: dict[str, float], memory: dict[str, float], floor: tuple[str, ...]) -> None:
+def report(middle: dict[str, float], memory: dict[str, float], floor: tuple[str, ...]) -> None:
     """Print the table and the ratios that matter."""
     together = ' + '.join(name.split()[0] for name in floor)
     references = {
-        'x plain': medians[floor[0]],
-        f'x {together}': sum(medians[name] for name in floor),
+        'x plain': middle[floor[0]],
+        f'x {together}': sum(middle[name] for name in floor),
     }
-    if "mmdet's LD step" in medians:
-        references['x mmdet LD'] = medians["mmdet's LD step"]
+    if "mmdet's LD step" in middle:
+        references['x mmdet LD'] = middle["mmdet's LD step"]
     titles = ''.join(f'{title:>{len(title) + 2}}' for title in references)
     print(f'{"":28}{"median s":>10}{titles}{"peak MiB":>10}')
-    for name, seconds in medians.items():
+    for name, seconds in middle.items():
         ratios = ''.join(f'{seconds / of:{len(title) + 2}.2f}' for title, of in references.items())
         peak = f'{memory[name]:10.0f}' if name in memory else ''
         print(f'{name:28}{seconds:10.3f}{ratios}{peak}')
-    if 'our losses alone' in medians:
-        share = medians['our losses alone'] / medians['our step, all, float32']
+    if 'our losses alone' in middle:
+        share = middle['our losses alone'] / middle['our step, all, float32']
         print(f'our losses are {share:.1%} of our step')
 
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import copy
-import re
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +19,12 @@ from mmengine.registry import DefaultScope
 
 from ..hosts import build_model, isolated_rng
 from ..hosts.configs import plain_student
+from ..measure import all_seconds, medians, parts_of_step, peak_memory
 from ..registry import MODELS
 from .parts import Parts
 from .report import Section
 
 ALONE, DISTILLED = 'the student alone', 'with the teacher'
-MIB = 2**20
 
 
 def examine_cost(
@@ -39,7 +35,7 @@ def examine_cost(
     steps: int,
     section: Section,
 ) -> None:
-    """Time some steps of both, in turns, after one to warm up.
+    """Time some steps of both, in turns, after one to warm up, and look into one of them.
 
     The distiller has moved when this is done: its weights are no longer those it started with.
 
@@ -60,14 +56,30 @@ def examine_cost(
             ALONE: partial(training_step, alone, own, batch),
             DISTILLED: partial(training_step, parts.distiller, optimizer, batch),
         }
-        medians = _medians(runs, steps, on_gpu)
+        times = medians(all_seconds(runs, steps, on_gpu))
+        parts_seconds = parts_of_step(runs[DISTILLED], on_gpu)
         del alone, own, runs
         peaks = _peaks(config, batch)
         for name, peak in peaks.items():
-            factor = medians[name] / medians[ALONE]
-            shown = f'{medians[name]:.3g}' + (f' (x {factor:.2f})' if name == DISTILLED else '')
+            factor = times[name] / times[ALONE]
+            shown = f'{times[name]:.3g}' + (f' (x {factor:.2f})' if name == DISTILLED else '')
             memory = 'unknown' if peak is None else f'{peak:.0f}'
-            section.ok(name, shown, memory, seconds=medians[name], mib=peak)
+            section.ok(name, shown, memory, seconds=times[name], mib=peak)
+        _tell_parts(parts_seconds, section)
+
+
+def _tell_parts(found: dict[str, float], section: Section) -> None:
+    """What the student, the teachers, the losses and the rest make of a step."""
+    whole = sum(found.values())
+    groups: dict[str, float] = {}
+    for label, spent in found.items():
+        kind = label.split('.')[0]
+        groups[kind] = groups.get(kind, 0.0) + spent
+    for kind, spent in groups.items():
+        inside = {k.split('.', 1)[1]: v for k, v in found.items() if k.startswith(f'{kind}.')}
+        section.ok(
+            f'  of it: {kind}', f'{spent:.3g} ({spent / whole:.0%})', seconds=spent, parts=inside
+        )
 
 
 def training_step(model: BaseModel, optimizer: OptimWrapper, data: dict[str, Any]) -> None:
@@ -90,26 +102,6 @@ def optimizers(config: Config, on_gpu: bool) -> dict[str, ConfigDict]:
                     part.pop(key, None)
         found[name] = wrapper
     return found
-
-
-def _seconds(run: Callable[[], None], on_gpu: bool) -> float:
-    if on_gpu:
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if on_gpu:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def _medians(runs: dict[str, Callable[[], None]], steps: int, on_gpu: bool) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(steps + 1):
-        for name, run in runs.items():
-            seconds = _seconds(run, on_gpu)
-            if number:  # the first warms up
-                times[name].append(seconds)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def _peaks(config: Config, batch: dict[str, Any]) -> dict[str, float | None]:
@@ -144,11 +136,7 @@ def _peak_here(folder: str, name: str) -> float:
         optimizer = build_optim_wrapper(model, wrapper)
         for _ in range(3):
             training_step(model, optimizer, batch)
-    if device.startswith('cuda'):
-        return torch.cuda.max_memory_allocated() / MIB
-    # not getrusage: its maximum is inherited from the process that started this one
-    status = Path('/proc/self/status').read_text()
-    return int(re.search(r'VmHWM:\s+(\d+) kB', status)[1]) / 2**10
+    return peak_memory(device.startswith('cuda'))
 
 
 if __name__ == '__main__':

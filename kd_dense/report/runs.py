@@ -1,4 +1,4 @@
-"""Read the work directories of trainings, and recognise who taught whom."""
+"""Read the work directories of trainings, and who taught whom."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mmengine.config import Config, ConfigDict
 
 from ..errors import SetupError
 from ..hosts import read_model_config
-from ..hosts.configs import is_distiller
 from ..logs import by_epoch, read_scalars, validations
+from ..record import FILE, read_record
 
 TEACHER, ALONE, DISTILLED, OTHER = ROLES = ('teacher', 'alone', 'distilled', 'other')
 
@@ -85,6 +85,11 @@ class Run:
         return json.loads(path.read_text()) if path.is_file() else None
 
     @cached_property
+    def record(self) -> dict[str, Any] | None:
+        """What the training recorded of itself (:mod:`kd_dense.record`); None where it did not."""
+        return read_record(self.folder)
+
+    @cached_property
     def model_config(self) -> ConfigDict:
         """Of the model that is shipped: of a distiller, its student."""
         return read_model_config(self.config.to_dict(), self.name)
@@ -106,7 +111,7 @@ def read_runs(
     Args:
         folders: work directories.
         names: of the runs; default: the folders' own.
-        roles: of the runs; default: recognised from their configs.
+        roles: of the runs; default: by what they recorded of themselves.
         options: overrides of all configs.
 
     Raises:
@@ -146,53 +151,27 @@ def _read_run(folder: Path, name: str, options: dict | None) -> Run:
 
 
 def _assign_roles(runs: Sequence[Run]) -> None:
-    """Recognise roles from what the distillers' configs name."""
-    distilled = [run for run in runs if is_distiller(run.config)]
-    for run in distilled:
-        teacher = run.config.model.get('teacher') or {}
-        run.role, run.why = DISTILLED, f'its config names a teacher, {_short(teacher)}'
+    """Recognise roles by what the trainings recorded of themselves."""
+    distilled = [run for run in runs if run.record and run.record['role'] == 'distilled']
     for run in runs:
         if run in distilled:
-            continue
-        for pupil in distilled:
-            if reason := _taught(run, pupil):
-                run.role, run.why = TEACHER, reason
-                break
-            if _same_model(run.model_config, pupil.model_config):
-                run.role, run.why = ALONE, f'the same model as the student of {pupil.name}'
-                break
+            names = ', '.join(run.record['teachers'])
+            run.role, run.why = DISTILLED, f'it recorded that it was taught ({names})'
+        elif run.record is None:
+            run.why = f'there is no {FILE} in its folder; say what it is with --roles'
         else:
-            run.why = 'neither the teacher nor the student of a distilled run given here'
+            run.role, run.why = _role_beside(run, distilled)
 
 
-def _taught(run: Run, pupil: Run) -> str:
-    """Why a run is the teacher of a distilled one; empty if it is not."""
-    teacher = pupil.config.model.get('teacher') or {}
-    checkpoint = teacher.get('checkpoint')
-    if checkpoint and Path(checkpoint).resolve().parent == run.folder.resolve():
-        return f'{pupil.name} names its checkpoint {Path(checkpoint).name}'
-    source = teacher.get('config')
-    if isinstance(source, str) and Path(source).stem == run.config_name:
-        return f'{pupil.name} names its config {Path(source).name}'
-    try:
-        same = _same_model(run.model_config, read_model_config(source, 'teacher'))
-    except (FileNotFoundError, SetupError, TypeError):
-        return ''
-    return f'the same model as the teacher of {pupil.name}' if same else ''
-
-
-def _same_model(a: ConfigDict, b: ConfigDict) -> bool:
-    """Whether two configs build the same network; how it is trained may differ."""
-    left_out = ('train_cfg', '_scope_', 'init_cfg', 'pretrained', 'type')
-
-    def kept(config: ConfigDict) -> dict:
-        plain = {k: v for k, v in config.to_dict().items() if k not in left_out}
-        plain['backbone'] = {k: v for k, v in plain['backbone'].items() if k != 'init_cfg'}
-        return plain
-
-    return a['type'] == b['type'] and kept(a) == kept(b)
-
-
-def _short(teacher: dict) -> str:
-    named = teacher.get('config')
-    return Path(named).name if isinstance(named, str) else 'given as a dict'
+def _role_beside(run: Run, distilled: Sequence[Run]) -> tuple[str, str]:
+    """What a plain training is to the distilled ones, and why."""
+    for pupil in distilled:
+        for teacher in pupil.record['teachers'].values():
+            checkpoint = teacher['checkpoint']
+            if checkpoint and Path(checkpoint).parent == run.folder.resolve():
+                return TEACHER, f'{pupil.name} was taught by its {Path(checkpoint).name}'
+            if teacher['network'] == run.record['network']:
+                return TEACHER, f'the same network as the teacher of {pupil.name}'
+        if pupil.record['network'] == run.record['network']:
+            return ALONE, f'the same network as the student of {pupil.name}'
+    return OTHER, 'neither the teacher nor the student of a distilled run given here'

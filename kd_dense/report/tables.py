@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..record import FILE, minutes
 from .evidence import Evidence
-from .history import command, minutes, versions
 from .numbers import alone_in_words, compare, first, known_metrics, table
 from .predict import IGNORED
 from .runs import ALONE, DISTILLED, TEACHER, Run
@@ -123,12 +123,16 @@ def made(runs: Sequence[Run], labelled: Sequence[dict]) -> list[dict[str, Any]]:
     """Commands, times and versions."""
     rows = []
     for run, label in zip(runs, labelled, strict=True):
-        text, note = command(run)
-        facts = [f'Command {note}.']
-        if spent := minutes(run):
-            facts.append(f'Took {spent:.1f} minutes.')
-        if used := versions(run):
-            facts.append(', '.join(f'{name} {value}' for name, value in used.items()) + '.')
         why = f'{label["role_text"].capitalize()}: {run.why}.'
-        rows.append(dict(run=label, why=why, command=text, note=' '.join(facts)))
+        if (record := run.record) is None:
+            note = f'How it was made is not known: there is no {FILE} in its folder.'
+            rows.append(dict(run=label, why=why, command='', note=note))
+            continue
+        facts = [f'In {record["folder"]}, seed {record["seed"]}.']
+        if len(starts := record['starts']) > 1:
+            facts.append(f'Resumed {len(starts) - 1} times.')
+        if spent := minutes(record, run.folder):
+            facts.append(f'Took {spent:.1f} minutes.')
+        facts.append(', '.join(f'{name} {value}' for name, value in record['versions'].items()))
+        rows.append(dict(run=label, why=why, command=record['command'], note=' '.join(facts) + '.'))
     return rows
