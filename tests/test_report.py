@@ -20,7 +20,6 @@ from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, read_model_config
 from kd_dense.record import FILE, recorded
 from kd_dense.report import read_runs
-from kd_dense.report.charts import Line, chart, ticks
 from kd_dense.report.evidence import gather, most
 from kd_dense.report.numbers import compare, known_metrics
 from kd_dense.report.outcomes import (
@@ -127,27 +126,6 @@ def test_class_overlaps_are_mmsegs():
     shared, union = (sum(part[i] for part in parts) for i in (0, 1))
     assert ours[:4] == pytest.approx((100 * shared / union)[:4].tolist(), abs=1e-3)
     assert ours[4] is None
-
-
-# ---- charts --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ('low', 'high', 'expected'),
-    [(0, 10, [0, 2, 4, 6, 8, 10]), (-0.3, 0.45, [-0.2, 0, 0.2, 0.4]), (3, 3, [3])],
-)
-def test_ticks_are_round(low, high, expected):
-    assert ticks(low, high) == pytest.approx(expected)
-
-
-def test_a_chart_survives_constants_and_what_is_not_finite():
-    import xml.etree.ElementTree as ElementTree
-
-    lines = [Line('a<b', 'run-0', [1, 2, 3], [2.0, float('nan'), 2.0]), Line('c', 'run-1', [], [])]
-    tree = ElementTree.fromstring(chart('x & y', lines, from_zero=True))
-    points = [e.get('points') for e in tree.iter('polyline')]
-    assert len(points[0].split()) == 2 and points[1] == ''
-    assert 'nan' not in chart('x', lines)
 
 
 # ---- runs ----------------------------------------------------------------------------------------

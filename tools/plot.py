@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kd_dense.logs import curve, read_scalars
+from kd_dense.pictures.curves import Curve, Panel, draw_curves
 
 METRICS = ('bbox_mAP', 'bbox_mAP_50', 'pascal_voc/mAP', 'mIoU', 'aAcc')
 
@@ -32,23 +32,18 @@ def read_run(folder: Path) -> list[dict]:
 
 def draw(runs: dict[str, list[dict]], keys: list[str]) -> Figure:
     """One panel per scalar, one line per training."""
-    columns = min(3, len(keys))
-    rows = -(-len(keys) // columns)
-    figure = Figure(figsize=(5.2 * columns, 3.6 * rows), layout='constrained')
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, key in zip(panels, keys, strict=False):
-        for index, (name, scalars) in enumerate(runs.items()):
-            steps, values = curve(scalars, key)
-            marker = 'o' if len(steps) < 30 else None
-            if steps:
-                panel.plot(steps, values, color=f'C{index}', marker=marker, ms=4, label=name)
-        panel.set(title=key, xlabel='step')
-        panel.grid(alpha=0.3)
-        panel.legend(fontsize=8)
-    for panel in panels[len(keys) :]:
-        panel.set_visible(False)
-    return figure
+    return draw_curves(
+        [
+            Panel(
+                key,
+                [
+                    Curve(name, f'C{index}', *curve(scalars, key))
+                    for index, (name, scalars) in enumerate(runs.items())
+                ],
+            )
+            for key in keys
+        ]
+    )
 
 
 def main() -> None:
@@ -72,7 +67,7 @@ def main() -> None:
     if unknown:
         raise SystemExit(f'plot: {unknown} was never logged; there are {sorted(found)}.')
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    draw(runs, keys).savefig(args.out, dpi=110)
+    draw(runs, keys).savefig(args.out)
     print(args.out)
 
 

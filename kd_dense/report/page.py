@@ -51,7 +51,7 @@ def render(
         **tables.costs(runs, labelled, evidence),
         **tables.per_class(runs, labelled, evidence),
         **gallery.pictures(runs, evidence, show),
-        **progress.training(runs, labelled),
+        **progress.training(runs),
         **progress.balance(runs, labelled),
         made=tables.made(runs, labelled),
         limits=words.limits(runs, evidence),

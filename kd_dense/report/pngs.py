@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ..logs import curve
 from ..pictures.boxes import Boxes
+from ..pictures.curves import Curve, Panel
+from ..pictures.curves import draw_curves as draw
 from ..pictures.masks import Mask
 from ..pictures.panel import IGNORED as STRIPED
 from ..pictures.sheet import Column, draw_sheet
@@ -28,21 +28,14 @@ def draw_curves(path: Path, runs: Sequence[Run], evidence: Evidence, show: int) 
         panels.append(('loss', 'loss', 1))
     if not panels:
         return False
-    figure = Figure(figsize=(4.6 * len(panels), 3.4), layout='constrained', dpi=150)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for place, (key, title, scale) in zip(axes, panels, strict=True):
-        marker = None if key == 'loss' else 'o'
+    drawn = []
+    for key, title, scale in panels:
+        lines = []
         for run, colour in zip(runs, colours(runs), strict=True):
             steps, values = curve(run.lines, key)
-            if steps:
-                scaled = [value * scale for value in values]
-                place.plot(steps, scaled, color=colour, marker=marker, ms=4, label=run.name)
-        place.set(title=title, xlabel='training step')
-        place.spines[['top', 'right']].set_visible(False)
-        place.grid(alpha=0.25)
-    axes[0].legend(frameon=False, fontsize=8)
-    figure.savefig(path)
+            lines.append(Curve(run.name, colour, steps, [value * scale for value in values]))
+        drawn.append(Panel(title, lines))
+    draw(drawn).savefig(path)
     return True
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 from ..logs import curve, is_training
-from .charts import Line, chart
+from ..pictures.curves import Curve, Panel, as_svg, draw_curves
+from .colours import colours
 from .numbers import known_metrics
 from .runs import DISTILLED, Run
 from .signs import DASH
@@ -14,17 +16,17 @@ from .signs import DASH
 PREFIX = 'loss_kd_'
 
 
-def training(runs: Sequence[Run], labelled: Sequence[dict]) -> dict[str, Any]:
+def training(runs: Sequence[Run]) -> dict[str, Any]:
     """The curves of metrics and losses."""
+    numbers = count()
 
     def drawn(key: str, title: str, note: str = '', scale: float = 1, zero: bool = False) -> dict:
         lines = []
-        for run, label in zip(runs, labelled, strict=True):
+        for run, colour in zip(runs, colours(runs), strict=True):
             steps, values = curve(run.lines, key)
-            if steps:
-                scaled = [value * scale for value in values]
-                lines.append(Line(run.name, f'run-{label["index"]}', steps, scaled))
-        return dict(title=title, note=note, svg=chart(title, lines, zero))
+            lines.append(Curve(run.name, colour, steps, [value * scale for value in values]))
+        figure = draw_curves([Panel('', lines, zero)], size=(4.2, 2.6), legend=False)
+        return dict(title=title, note=note, svg=as_svg(figure, f'chart-{next(numbers)}'))
 
     groups = []
     metrics = [drawn(m.key, m.title, m.meaning, m.scale) for m in known_metrics(runs)[:3]]
