@@ -320,7 +320,7 @@ def test_the_page_holds_numbers_pictures_and_curves(folders, tmp_path):
     assert 'loss_bbox' in page.words and 'imitation' in page.words
     assert 'On 4 of 6 validation images' in page.words
     assert 'there is one training of the student alone' in page.words
-    assert 'the_distilled.py' in page.words and 'PyTorch' in page.words
+    assert 'tools/train.py the_distilled.py' in page.words and 'mmdet ' in page.words
     for draw in (draw_curves, draw_pictures):
         assert draw(tmp_path / 'x.png', runs, evidence, 2)
         assert (tmp_path / 'x.png').read_bytes()[:4] == b'\x89PNG'
@@ -404,6 +404,9 @@ def segmentation_folders(tmp_path_factory, digits_root):
         torch.nn.init.normal_(model.decode_head.conv_seg.weight)
         prefix = 'student.' if name == 'distilled' else ''
         state = {prefix + key: value for key, value in model.state_dict().items()}
+        config.work_dir = str(folder)
+        with recorded(config, f'{name}.py', ['tools/train.py', f'{name}.py']):
+            pass
         torch.save(dict(state_dict=state, meta=dict(iter=10)), folder / 'iter_10.pth')
     return [root / name for name in models]
 
