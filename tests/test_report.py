@@ -408,7 +408,7 @@ def segmentation_folders(tmp_path_factory, digits_root):
     root = tmp_path_factory.mktemp('segmentation')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('DIGITS_SEG_ROOT', str(digits_root))
-        base = Config.fromfile(ROOT / 'configs' / 'digits_pspnet_student.py')
+        base = Config.fromfile(ROOT / 'configs' / 'digits/pspnet_r18-quarter_digits-seg.py')
     models = dict(teacher=segmentor(16, classes=11), alone=segmentor(classes=11))
     for model in models.values():
         model.pop('_scope_')

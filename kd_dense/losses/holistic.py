@@ -129,7 +129,7 @@ class Holistic(DistillationLoss):
         if not self.has_optimizer:
             raise SetupError(
                 f'The discriminator of Holistic has no optimizer. Set {OPTIMIZERS}; '
-                'configs/_base_/recipes/structured.py has one to start from. With one optimizer '
+                'kd_dense/recipes/structured.py has one to start from. With one optimizer '
                 'for both it would learn to let the student pass.'
             )
         ours, theirs, images = self.show(student, teacher)
