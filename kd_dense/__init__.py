@@ -2,7 +2,6 @@
 
 from mmengine.config import utils as _mmengine_config_utils
 
-from .adversarial import AdversarialOptimWrapperConstructor
 from .distiller import Distiller
 from .losses import (
     BoundedRegression,
@@ -17,9 +16,11 @@ from .losses import (
     PixelWise,
     SoftTargets,
 )
-from .registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
-from .teacher import Teacher
+from .losses.adversarial import AdversarialOptimWrapperConstructor
+from .registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, TEACHERS, VIEWS
+from .teachers import FrozenTeacher, Teacher
 from .version import __version__
+from .views import View
 
 # mmengine takes `mmseg::` names for a distribution called `mmsegmentation`, which the maintained
 # release is not, and would pip-install the old one over it
@@ -29,6 +30,8 @@ __all__ = [
     'HOOKS',
     'MODELS',
     'OPTIM_WRAPPER_CONSTRUCTORS',
+    'TEACHERS',
+    'VIEWS',
     'AdversarialOptimWrapperConstructor',
     'BoundedRegression',
     'ChannelWise',
@@ -36,6 +39,7 @@ __all__ = [
     'DistillationLoss',
     'Distiller',
     'FeatureImitation',
+    'FrozenTeacher',
     'Holistic',
     'LocalizationDistillation',
     'PairWise',
@@ -43,5 +47,6 @@ __all__ = [
     'PixelWise',
     'SoftTargets',
     'Teacher',
+    'View',
     '__version__',
 ]

@@ -16,10 +16,11 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from .errors import SetupError
-from .hosts import build_model, own_randomness, read_config_file, read_model_config
+from .hosts import build_model, isolated_rng, read_config_file, read_model_config
 from .own_data import use_data
+from .pair import check_pair
 from .registry import MODELS
-from .verify import check_pair
+from .teachers import FrozenTeacher
 from .views import FeatureView, OneStageView, SegmentationView, TwoStageView, view_class
 
 RECIPES = Path(__file__).parent / 'recipes'
@@ -107,7 +108,7 @@ def choose_recipe(student: nn.Module, teacher: nn.Module, same_classes: bool = T
 
     Args:
         student, teacher: the built models.
-        same_classes: see :class:`~kd_dense.teacher.Teacher`.
+        same_classes: see :class:`~kd_dense.teachers.Teacher`.
 
     Raises:
         SetupError: none fits.
@@ -141,11 +142,12 @@ def check_recipe(
     Raises:
         SetupError: they do not; the message says why.
     """
-    with own_randomness():
+    with isolated_rng():
         built = {name: MODELS.build(dict(loss)) for name, loss in losses.items()}
-        check_pair(student, teacher, built, same_classes)
+        looked_at = FrozenTeacher.of(teacher, same_classes=same_classes)
+        check_pair(student, looked_at, built)
         for loss in built.values():
-            loss.connect(student, lambda: teacher)
+            loss.connect(student, looked_at)
 
 
 def compose(
@@ -166,7 +168,7 @@ def compose(
         checkpoint: of the teacher, a path or URL.
         recipe: name of a shipped one, path of another, or ``'auto'``; where the student's family
             has settings of its own for a shipped one, they are taken (:data:`VARIANTS`).
-        same_classes: see :class:`~kd_dense.teacher.Teacher`.
+        same_classes: see :class:`~kd_dense.teachers.Teacher`.
         data, classes: own data; see :func:`~kd_dense.own_data.use_data`.
 
     Raises:

@@ -1,98 +1,144 @@
-"""The distiller: student, frozen teacher and named losses as one mmengine model."""
+"""The distiller: a student, teachers and named losses as one mmengine model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
+from torch.profiler import record_function
 
-from .checkpoints import STUDENT_PREFIX
 from .errors import SetupError
-from .hosts import ModelSource, build_model, own_randomness, read_model_config
-from .left_out import LeftOut
+from .hosts import ModelSource, build_model, isolated_rng, read_model_config
+from .hosts.checkpoints import STUDENT_PREFIX
 from .losses.base import DistillationLoss
+from .nonfinite import SkippedCounter, StepGuard
+from .pair import check_classes, check_pair
 from .registry import MODELS
-from .teacher import Teacher, teacher_from
-from .verify import check_classes, check_pair
-from .views import Batch, view_class
+from .teachers import Teacher, teacher_from
+from .views import Batch, View, view_class
+
+STUDENT, TEACHER = 'student', 'teacher'
 
 
 @MODELS.register_module()
 class Distiller(BaseModel):
-    """A student that trains by its own loss and by what a teacher knows.
+    """A student that trains by its own loss and by what its teachers know.
 
     The student's own loss runs unchanged; each distillation loss then reads the student's view and
-    the teacher's, and is logged as ``loss_kd_NAME``. The teacher runs once per batch, as deep as
-    the losses read it, and not at all while every weight is zero. Predicting is the student's
-    business alone: testing needs no teacher. A distillation loss that is not finite is left out of
-    its step, and reported.
+    its teacher's, and is logged as ``loss_kd_NAME``. A teacher runs once per batch, as deep as
+    the losses read it, and not at all while the weights of all its losses are zero. Predicting is
+    the student's business alone: testing needs no teacher. A distillation loss that is not finite
+    is left out of its step, a step whose gradients are not finite is left out whole, and both are
+    reported.
 
     Args:
         student: config of the student: a dict, a path or an ``mmdet::`` name.
-        teacher: see :class:`~kd_dense.teacher.Teacher`.
-        losses: configs of distillation losses by name.
+        teacher: of one teacher, called ``'teacher'``: the arguments of a
+            :class:`~kd_dense.teachers.FrozenTeacher`, or of another kind that ``type`` names.
+        losses: configs of distillation losses by name. Besides its own arguments a loss may have
+            ``teacher``, the name of the one that it looks at, which may be left out where there is
+            one only, and ``student``, who learns.
         data_preprocessor: the student's, where its own config has none.
         init_cfg: as in mmengine.
+        teachers: several teachers by name, in place of ``teacher``.
 
     Raises:
-        ValueError: no losses, or teacher and student that no view fits.
+        SetupError: no or unknown teachers, or a teacher and a student that no view fits.
         FileNotFoundError: a config that is not there.
     """
 
     def __init__(
         self,
         student: ModelSource,
-        teacher: Mapping[str, Any] | Teacher,
-        losses: Mapping[str, Mapping[str, Any]],
+        teacher: Mapping[str, Any] | Teacher | None = None,
+        losses: Mapping[str, Mapping[str, Any]] | None = None,
         data_preprocessor: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
+        teachers: Mapping[str, Mapping[str, Any] | Teacher] | None = None,
     ) -> None:
-        student_config = read_model_config(student, 'student')
+        student_config = read_model_config(student, STUDENT)
         if data_preprocessor is not None:
             student_config.setdefault('data_preprocessor', data_preprocessor)
         model = build_model(student_config)
         super().__init__(data_preprocessor=model.data_preprocessor, init_cfg=init_cfg)
         self.student = model
-        self.teacher = teacher_from(teacher)
+        self.teachers = _build_teachers(teacher, teachers)
         self._view = view_class(model)
         self._classes_checked = False
-        with own_randomness():
-            self.losses = nn.ModuleDict({name: MODELS.build(dict(c)) for name, c in losses.items()})
-            for name, loss in self.losses.items():
-                _check_loss(name, loss)
-                loss.name = name
-                loss.connect(self.student, lambda: self.teacher.model)
-        # a discriminator has its own optimizer, which averages over the ranks itself
+        with isolated_rng():
+            for each in self.teachers.values():
+                each.connect(self.student)
+            self.losses = _build_losses(losses or {}, list(self.teachers))
+            for loss in self.losses.values():
+                loss.connect(self.student, self.teachers[loss.teacher_name])
+        trained = {name: each.module for name, each in self.teachers.items()}
+        if kept := {name: module for name, module in trained.items() if module is not None}:
+            self.teacher_modules = nn.ModuleDict(kept)
+        # what has an optimizer of its own is averaged over the ranks by that
         self._ddp_params_and_buffers_to_ignore = [
-            f'losses.{name}.{part}' for name, loss in self.losses.items() for part in loss.apart()
+            f'losses.{name}.{part}'
+            for name, loss in self.losses.items()
+            for part in loss.unsynced_parameters()
         ]
-        self._left_out = LeftOut('kd_left_out')
+        # what losses with an optimizer of their own were shown of the batch, for that optimizer
+        self.shown: dict[str, Any] = {}
+        self._left_out = SkippedCounter('kd_left_out')
+        self.step_guard = StepGuard()
         self.register_load_state_dict_pre_hook(_accept_plain_student)
 
+    @property
+    def teacher(self) -> Teacher:
+        """The teacher; of several the first."""
+        return next(iter(self.teachers.values()))
+
+    def losses_of(self, teacher: str) -> dict[str, DistillationLoss]:
+        """The losses that look at one teacher, by name.
+
+        Args:
+            teacher: its name.
+        """
+        return {n: loss for n, loss in self.losses.items() if loss.teacher_name == teacher}
+
     def init_weights(self) -> None:
-        """Initialise the student its own way; load and verify the teacher before the first step."""
+        """Initialise the student its own way; load and verify the teachers."""
         self.student.init_weights()
-        with own_randomness():
+        with isolated_rng():
             for loss in self.losses.values():
                 loss.init_weights()
         self.load_teacher()
 
     def load_teacher(self) -> None:
-        """Load the teacher and verify the pair; without effect when done.
+        """Load the teachers and verify each pair; without effect when done.
 
         Raises:
-            FileNotFoundError: the teacher's config or checkpoint is not there.
-            ValueError: teacher and student do not fit.
+            FileNotFoundError: a teacher's config or checkpoint is not there.
+            SetupError: teacher and student do not fit.
         """
-        if self.teacher.loaded:
-            return
-        check_pair(self.student, self.teacher.model, self.losses, self.teacher.same_classes)
-        self.teacher.load(self.student)
+        for name, teacher in self.teachers.items():
+            if not teacher.loaded:
+                check_pair(self.student, teacher, self.losses_of(name))
+                teacher.load(self.student)
+
+    def train_step(
+        self, data: dict | tuple | list, optim_wrapper: OptimWrapper
+    ) -> dict[str, Tensor]:
+        """One step, as in mmengine; left out where its gradients are not finite."""
+        self.step_guard.watch(optim_wrapper)
+        logs = super().train_step(data, optim_wrapper)
+        self.after_step()
+        return logs
+
+    def after_step(self) -> None:
+        """Let the teachers do what they do behind each step of training."""
+        for teacher in self.teachers.values():
+            teacher.after_step(self.student)
 
     def forward(
         self,
@@ -108,7 +154,7 @@ class Distiller(BaseModel):
             mode: ``'loss'``, ``'predict'`` or ``'tensor'``, as in mmengine.
         """
         if mode == 'loss':
-            return self.loss(inputs, data_samples)
+            return self.loss(inputs, data_samples or [])
         return self.student(inputs, data_samples, mode=mode)
 
     def loss(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> dict[str, Any]:
@@ -121,7 +167,7 @@ class Distiller(BaseModel):
         losses, values = self.both_losses(inputs, data_samples)
         if self._any_active():
             for name in self._not_finite(values):
-                values[name] = self.losses[name].nothing(inputs)
+                values[name] = self.losses[name].zero_like_parameters(inputs)
         return losses | {f'loss_kd_{name}': value for name, value in values.items()}
 
     def both_losses(
@@ -135,23 +181,46 @@ class Distiller(BaseModel):
         """
         self.load_teacher()
         self._check_classes()
+        self.shown.clear()
         batch = Batch(inputs, data_samples)
         student = self._view(self.student, batch)
-        if not self._any_active():
-            losses = self.student(inputs, data_samples, mode='loss')
-            return losses, {name: loss.nothing(inputs) for name, loss in self.losses.items()}
-        teacher = self.teacher.view(batch, student)
-        # the teacher runs first: what it needs meanwhile is free again before the student's
+        # the teachers run first: what they need meanwhile is free again before the student's
         # activations, kept for the backward pass, fill the memory
-        teacher.read_ahead(self._read_of_teacher())
-        with student.noting_loss():
+        seen = self._look(batch, student)
+        recorded = student.recording() if seen else nullcontext()
+        with record_function('kd_dense/student'), recorded:
             losses = self.student(inputs, data_samples, mode='loss')
+        for name, view in seen.items():
+            own = self.teachers[name].own_losses(view, student)
+            losses = losses | {f'loss_{name}_{part}': value for part, value in own.items()}
         with torch.autocast(inputs.device.type, enabled=False):
-            values = {
-                name: loss(student, teacher) * loss.scale if loss.active else loss.nothing(inputs)
-                for name, loss in self.losses.items()
-            }
-        return losses, values
+            return losses, self._compare(student, seen, inputs)
+
+    def _look(self, batch: Batch, student: View) -> dict[str, View]:
+        """Views of the teachers that an active loss looks at, with what it reads computed."""
+        seen = {}
+        for name, teacher in self.teachers.items():
+            active = [loss for loss in self.losses_of(name).values() if loss.active]
+            if active:
+                seen[name] = teacher.view(batch, student)
+                seen[name].precompute({read for loss in active for read in loss.read_names()})
+        return seen
+
+    def _compare(
+        self, student: View, teachers: Mapping[str, View], inputs: Tensor
+    ) -> dict[str, Tensor]:
+        """The weighted distillation losses by name; zero for those that do not count now."""
+        values = {}
+        for name, loss in self.losses.items():
+            if not loss.active:
+                values[name] = loss.zero_like_parameters(inputs)
+                continue
+            teacher = teachers[loss.teacher_name]
+            with record_function(f'kd_dense/losses.{name}'):
+                values[name] = loss(student, teacher) * loss.scale
+                if loss.has_optimizer:
+                    self.shown[name] = loss.show(student, teacher)
+        return values
 
     def _any_active(self) -> bool:
         return any(loss.active for loss in self.losses.values())
@@ -170,27 +239,57 @@ class Distiller(BaseModel):
             )
         return found
 
-    def _read_of_teacher(self) -> list[str]:
-        """What the active losses read of the teacher, who makes no assignment of its own."""
-        read = {what for loss in self.losses.values() if loss.active for what in loss.reads}
-        return sorted(read - {'assignment'})
-
     def _check_classes(self) -> None:
         """Compare class names with the training set's, which mmengine tells before training."""
         if self._classes_checked:
             return
         meta = MessageHub.get_current_instance().runtime_info.get('dataset_meta') or {}
-        if self.teacher.same_classes:
-            check_classes(meta.get('classes'), self.teacher.classes, self.teacher.checkpoint)
+        for teacher in self.teachers.values():
+            if teacher.same_classes:
+                check_classes(meta.get('classes'), teacher.classes, teacher.source)
         self._classes_checked = True
 
 
-def _check_loss(name: str, loss: nn.Module) -> None:
-    if not isinstance(loss, DistillationLoss):
+def _build_teachers(
+    teacher: Mapping[str, Any] | Teacher | None,
+    teachers: Mapping[str, Mapping[str, Any] | Teacher] | None,
+) -> dict[str, Teacher]:
+    if (teacher is None) == (not teachers):
         raise SetupError(
-            f'losses.{name} is a {type(loss).__name__}, which is no distillation loss. Use the '
-            "types of kd_dense, such as 'kd_dense.LocalizationDistillation'."
+            'A distiller has one `teacher=dict(config=..., checkpoint=...)`, or several as '
+            '`teachers=dict(NAME=dict(...))`; found ' + ('neither.' if teacher is None else 'both.')
         )
+    named = {TEACHER: teacher} if teacher is not None else dict(teachers or {})
+    return {name: teacher_from(each, name) for name, each in named.items() if each is not None}
+
+
+def _build_losses(configs: Mapping[str, Mapping[str, Any]], teachers: list[str]) -> nn.ModuleDict:
+    """Build the losses by name; each knows afterwards who learns and who is looked at."""
+    losses = nn.ModuleDict()
+    for name, given in configs.items():
+        config = dict(given)
+        student, teacher = config.pop(STUDENT, STUDENT), config.pop(TEACHER, None)
+        loss = MODELS.build(config)
+        if not isinstance(loss, DistillationLoss):
+            raise SetupError(
+                f'losses.{name} is a {type(loss).__name__}, which is no distillation loss. Use the '
+                "types of kd_dense, such as 'kd_dense.LocalizationDistillation'."
+            )
+        loss.name = name
+        loss.student_name = _one_of(f'losses.{name}.student', student, [STUDENT])
+        loss.teacher_name = _one_of(f'losses.{name}.teacher', teacher, teachers)
+        losses[name] = loss
+    return losses
+
+
+def _one_of(where: str, name: str | None, known: list[str]) -> str:
+    """The name of a student or teacher; where there is only one it need not be said."""
+    if name is None and len(known) == 1:
+        return known[0]
+    if name not in known:
+        found = 'is not said' if name is None else f'is {name!r}'
+        raise SetupError(f'{where} {found}; choose one of {", ".join(map(repr, known))}.')
+    return name
 
 
 def _accept_plain_student(
@@ -199,7 +298,7 @@ def _accept_plain_student(
     """Let a plain student checkpoint serve as ``load_from``.
 
     Raises:
-        ValueError: the checkpoint holds nothing of the student.
+        SetupError: the checkpoint holds nothing of the student.
     """
     ours = prefix + STUDENT_PREFIX
     if not any(key.startswith(ours) for key in state):

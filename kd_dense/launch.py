@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, DictAction
 
 from .errors import SetupError
-from .hosts import DISTILLER_TYPES, need_mmseg, read_model_config
-from .registry import MODELS
+from .hosts import need_mmseg
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
@@ -179,69 +178,6 @@ def draw_predictions(config: Config, folder: str) -> None:
         config.visualizer.save_dir = folder
     else:
         hook.test_out_dir = folder
-
-
-def check_data(config: Config, parts: tuple[str, ...]) -> None:
-    """Check that the annotation files of some dataloaders are there.
-
-    Args:
-        config: its ``data_help`` says in a sentence how to get the data.
-        parts: names of dataloaders, such as ``('train_dataloader', 'val_dataloader')``.
-
-    Raises:
-        FileNotFoundError: a file is not there.
-    """
-    for part in parts:
-        loader = config.get(part)
-        for dataset in leaf_datasets(loader['dataset']) if loader else ():
-            path = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
-            if not path.exists():
-                raise FileNotFoundError(
-                    f'The data is not there: {path} (for {part}, looked from {Path.cwd()}). '
-                    + config.get('data_help', 'Set `data_root` of the config to where it is.')
-                )
-
-
-def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """The datasets inside wrappers such as RepeatDataset and ConcatDataset."""
-    inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
-    if not inner:
-        yield dataset
-    for each in inner:
-        yield from leaf_datasets(each)
-
-
-def is_distiller(config: Config) -> bool:
-    """Whether a config trains with a teacher."""
-    return config.model.get('type') in DISTILLER_TYPES
-
-
-def plain_student(config: Config) -> Config:
-    """The config of the student alone: the same data and evaluation, no teacher, no losses of ours.
-
-    Args:
-        config: of a distiller, or already of a plain model, which is returned as it is.
-    """
-    if not is_distiller(config):
-        return config
-    plain = Config(config.to_dict())
-    model = read_model_config(config.model['student'], 'student')
-    model.pop('_scope_', None)
-    plain.model = model
-    if 'discriminator' in plain.get('optim_wrapper', {}):  # the student's part of the game
-        plain.optim_wrapper = plain.optim_wrapper['student']
-        if 'student' in (schedules := plain.get('param_scheduler') or {}):
-            plain.param_scheduler = schedules['student']
-    hooks = [h for h in plain.get('custom_hooks', []) if not str(h['type']).startswith('kd_dense.')]
-    plain.custom_hooks = hooks
-    modules = plain.pop('custom_imports', {}).get('imports', [])
-    modules = [modules] if isinstance(modules, str) else modules
-    # a module that registers a distillation loss is not needed to run the student either
-    losses = {cls.__module__ for cls in MODELS.module_dict.values()}
-    others = [name for name in modules if name.split('.')[0] != 'kd_dense' and name not in losses]
-    if others:
-        plain.custom_imports = dict(imports=others)
-    return plain
 
 
 @contextmanager

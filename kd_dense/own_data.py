@@ -10,7 +10,7 @@ from mmengine.config import Config, ConfigDict
 
 from .data_forms import FORMS, find_coco, find_voc
 from .errors import SetupError
-from .launch import leaf_datasets
+from .hosts.configs import leaf_datasets
 
 
 def use_data(config: Config, folder: str | Path, classes: Sequence[str] | None = None) -> None:

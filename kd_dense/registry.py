@@ -15,5 +15,8 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',
     parent=MMENGINE_CONSTRUCTORS,
     scope='kd_dense',
-    locations=['kd_dense.adversarial'],
+    locations=['kd_dense.losses.adversarial.optim'],
 )
+# kinds of views, the general ones first: of those that fit a model the one registered last is taken
+VIEWS = Registry('view', scope='kd_dense', locations=['kd_dense.views'])
+TEACHERS = Registry('teacher', scope='kd_dense', locations=['kd_dense.teachers'])

@@ -7,8 +7,10 @@ import argparse
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from .doctor import as_lines, before_training, refuse
-from .launch import check_data, is_distiller, scale_learning_rate, use_mixed_precision
+from .check import as_lines, before_training, refuse
+from .hooks import AroundStepHook
+from .hosts.configs import check_data, is_distiller
+from .launch import scale_learning_rate, use_mixed_precision
 
 
 def training_options(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +52,8 @@ def train(config: Config, args: argparse.Namespace, name: str) -> None:
     check_data(config, ('train_dataloader', 'val_dataloader'))
     runner = Runner.from_cfg(config)
     if is_distiller(config):
+        if not any(isinstance(hook, AroundStepHook) for hook in runner.hooks):
+            runner.register_hook(AroundStepHook())
         model = getattr(runner.model, 'module', runner.model)
         if not args.no_check:
             report = before_training(config, model, name)

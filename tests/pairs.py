@@ -9,6 +9,8 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from kd_dense.hosts import build_model, read_model_config
+from kd_dense.pair import check_pair
+from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import Batch, OneStageView
 from tests.models import NUM_CLASSES, gfl
 
@@ -121,7 +123,7 @@ def batch_for(model: nn.Module, sizes: tuple = SIZES, boxes: tuple = BOXES, seed
 def noted(model: nn.Module, batch: Batch) -> OneStageView:
     """The view of a student whose own loss has run."""
     view = OneStageView(model, batch)
-    with view.noting_loss():
+    with view.recording():
         model.loss(batch.images, batch.samples)
     return view
 
@@ -133,3 +135,10 @@ def pair(
     student, teacher = build(config or gfl(), seed=0), build(config or gfl(), seed=1)
     batch = batch_for(student, sizes, boxes)
     return noted(student, batch), OneStageView(teacher, batch, torch.no_grad)
+
+
+def check_models(
+    student: nn.Module, teacher: nn.Module, losses: dict, same_classes: bool = True
+) -> None:
+    """Check a pair of two built models."""
+    check_pair(student, FrozenTeacher.of(teacher, same_classes=same_classes), losses)

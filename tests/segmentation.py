@@ -163,7 +163,7 @@ def views(
     data = student.data_preprocessor(raw or raw_batch(), True)
     batch = Batch(data['inputs'], data['data_samples'])
     ours = SegmentationView(student, batch)
-    with ours.noting_loss():
+    with ours.recording():
         student(data['inputs'], data['data_samples'], mode='loss')
     if teacher is student:  # the very same tensors
         return ours, ours

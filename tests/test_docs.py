@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from kd_dense import MODELS, FeatureImitation
 from kd_dense.hosts import build_model, read_config_file, read_model_config
-from kd_dense.launch import plain_student
+from kd_dense.hosts.configs import plain_student
 from tests.models import gfl
 from tests.test_compose import ten, whole
 

@@ -8,12 +8,11 @@ import pytest
 from mmengine.config import Config
 
 from kd_dense.errors import SetupError
+from kd_dense.hosts.configs import check_data, plain_student
 from kd_dense.launch import (
-    check_data,
     command_line,
     draw_predictions,
     override,
-    plain_student,
     read_config,
     scale_learning_rate,
 )

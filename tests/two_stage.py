@@ -180,7 +180,7 @@ def build(config: dict | None = None, seed: int = 0) -> nn.Module:
 def noted(model: nn.Module, batch: Batch) -> TwoStageView:
     """The view of a student whose own loss has run."""
     view = TwoStageView(model, batch)
-    with view.noting_loss():
+    with view.recording():
         model.loss(batch.images, batch.samples)
     return view
 

@@ -90,7 +90,7 @@ def parameters(checkpoint: Path) -> float:
     """Millions of weights in the plain model of a checkpoint."""
     import torch
 
-    from kd_dense.checkpoints import model_state
+    from kd_dense.hosts.checkpoints import model_state
 
     state = model_state(torch.load(checkpoint, map_location='cpu', weights_only=False))
     buffers = ('running_mean', 'running_var', 'num_batches_tracked', 'integral.project')

@@ -10,7 +10,6 @@ from mmengine.optim import OptimWrapper
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
-from ..losses.holistic import Holistic, Shown
 from ..views import Batch
 
 BOXES_PER_IMAGE = 7
@@ -70,12 +69,11 @@ def critic_step(model: nn.Module, optimizer: OptimWrapper, data: dict) -> Callab
     """Forward, backward and update of the discriminator alone, on what one batch shows it."""
     batch = model.data_preprocessor(copy.deepcopy(data), True)
     model(**batch, mode='loss')
-    (game,) = (module for module in model.modules() if isinstance(module, Holistic))
-    shown = Shown(*(each.clone() for each in game.shown))
+    ((name, shown),) = model.shown.items()
 
     def run() -> None:
-        game.shown = shown
-        optimizer['discriminator'].update_params(game.judge()['total'])
+        total = model.losses[name].own_losses(shown)['total']
+        optimizer['discriminator'].update_params(total)
 
     return run
 
@@ -107,7 +105,7 @@ def losses_only(model: nn.Module, data: dict) -> Callable[[], None]:
     batch = model.data_preprocessor(copy.deepcopy(data), True)
     batch = Batch(batch['inputs'], batch['data_samples'])
     student = model._view(model.student, batch)
-    with student.noting_loss():
+    with student.recording():
         model.student(batch.images, batch.samples, mode='loss')
     teacher = model.teacher.view(batch)
     ours, theirs = model._view(model.student, batch), model._view(model.teacher.model, batch)

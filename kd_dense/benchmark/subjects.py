@@ -13,7 +13,6 @@ from torch import nn
 
 from ..compose import recipes
 from ..hosts import build_model, read_model_config
-from ..losses.holistic import Holistic
 from ..registry import MODELS
 from .steps import (
     critic_step,
@@ -164,7 +163,8 @@ class Subjects:
     def optimizer(self, model: nn.Module) -> OptimWrapper:
         """SGD for the student, Adam for a discriminator."""
         config: dict = dict(optimizer=dict(type='SGD', lr=1e-6, momentum=0.9))
-        if any(isinstance(module, Holistic) for module in model.modules()):
+        losses = getattr(model, 'losses', {})
+        if any(loss.own_module() is not None for loss in losses.values()):
             config = dict(
                 constructor='kd_dense.AdversarialOptimWrapperConstructor',
                 student=config,

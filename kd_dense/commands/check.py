@@ -18,7 +18,7 @@ from contextlib import redirect_stdout
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
-from ..doctor import WARNING, WRONG, Options, as_table, examine
+from ..check import WARNING, WRONG, Options, as_table, examine
 from ..launch import command_line, read_config
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     args.work_dir, args.launcher, args.local_rank = None, 'none', 0
     warnings.filterwarnings('ignore')
     with redirect_stdout(sys.stderr):  # where it logs then
-        MMLogger.get_instance('kd_dense.doctor', log_level='WARNING')
+        MMLogger.get_instance('kd_dense.check', log_level='WARNING')
     # the report alone goes to stdout; what the hosts print is not shown
     with command_line(), redirect_stdout(io.StringIO()):
         config = read_config(args)

@@ -7,15 +7,9 @@ import argparse
 
 from mmengine.runner import Runner
 
-from ..checkpoints import load_completely, model_state, read_checkpoint
-from ..launch import (
-    check_data,
-    command_line,
-    common_options,
-    draw_predictions,
-    plain_student,
-    read_config,
-)
+from ..hosts.checkpoints import load_completely, model_state, read_checkpoint
+from ..hosts.configs import check_data, plain_student
+from ..launch import command_line, common_options, draw_predictions, read_config
 
 
 def parse_args() -> argparse.Namespace:

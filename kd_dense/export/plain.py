@@ -12,10 +12,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
-from ..checkpoints import load_completely, model_state, read_checkpoint
 from ..errors import SetupError
 from ..hosts import build_model
-from ..launch import is_distiller, plain_student
+from ..hosts.checkpoints import load_completely, model_state, read_checkpoint
+from ..hosts.configs import is_distiller, plain_student
 from ..logs import by_epoch, read_scalars, validations
 from ..version import __version__
 

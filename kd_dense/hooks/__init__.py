@@ -1,5 +1,6 @@
 """Hooks for distilling: student checkpoints, weight schedules, loss balance and pictures."""
 
+from .around_step import AroundStepHook
 from .loss_balance import LossBalanceHook
 from .pictures import DistillationPictureHook
 from .random_state import RandomStateHook
@@ -7,6 +8,7 @@ from .student_checkpoint import StudentCheckpointHook, student_checkpoint
 from .weight_schedule import WeightScheduleHook, factor_at
 
 __all__ = [
+    'AroundStepHook',
     'DistillationPictureHook',
     'LossBalanceHook',
     'RandomStateHook',

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..distiller import Distiller
 from ..errors import SetupError
-from ..hosts import own_randomness
+from ..hosts import isolated_rng
 
 
 def distiller_of(runner: Runner, hook: str) -> Distiller:
@@ -35,7 +35,7 @@ def distiller_of(runner: Runner, hook: str) -> Distiller:
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
+def restored_afterwards(model: nn.Module) -> Iterator[None]:
     """Run a model aside: random state, buffers and modes are afterwards what they were before."""
     modules = list(model.modules())
     modes = [module.training for module in modules]
@@ -46,7 +46,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         if buffer is not None
     ]
     try:
-        with own_randomness():
+        with isolated_rng():
             yield
     finally:
         for module, mode in zip(modules, modes, strict=True):

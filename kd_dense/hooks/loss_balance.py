@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from ..distiller import Distiller
 from ..errors import SetupError
 from ..registry import HOOKS
-from .balance_report import STUDENT, Measure, Row, as_text, findings, summarize
-from .common import distiller_of, undisturbed
+from .balance import STUDENT, Measure, Row, as_text, findings, summarize
+from .common import distiller_of, restored_afterwards
 
 
 @HOOKS.register_module()
@@ -112,7 +112,7 @@ def measure_distiller(
     parameters = [p for p in distiller.student.parameters() if p.requires_grad]
     scaler = getattr(optim_wrapper, 'loss_scaler', None)
     scale = float(scaler.get_scale()) if hasattr(scaler, 'get_scale') else 1.0
-    with undisturbed(distiller), _no_reentry():
+    with restored_afterwards(distiller), _no_reentry():
         with optim_wrapper.optim_context(distiller) if optim_wrapper else nullcontext():
             # a copy: batch augmentations may write into their input
             data = distiller.data_preprocessor(copy.deepcopy(data_batch), True)

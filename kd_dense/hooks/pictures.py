@@ -5,17 +5,16 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from ..checkpoints import load_completely, model_state, read_checkpoint
 from ..distiller import Distiller
 from ..errors import SetupError
+from ..hosts.checkpoints import load_completely, model_state, read_checkpoint
 from ..pictures import Column, Gallery, draw_sheet, gallery_class
 from ..registry import HOOKS
-from .common import distiller_of, undisturbed
+from .common import distiller_of, restored_afterwards
 
 
 @HOOKS.register_module()
@@ -70,7 +69,7 @@ class DistillationPictureHook(Hook):
         """Choose the images, and let the student before, or alone, predict."""
         self._training = True
         distiller = distiller_of(runner, 'DistillationPictureHook')
-        with undisturbed(distiller):
+        with restored_afterwards(distiller):
             gallery = self._choose(runner)
             if self.alone is None:
                 student, title = distiller.student, f'student before ({_moment(runner)})'
@@ -104,7 +103,7 @@ class DistillationPictureHook(Hook):
         moment = _moment(runner)
         split = 'train' if runner.val_loop is None else 'val'
         path = Path(runner.work_dir, 'pictures', f'{split}_{moment.replace(" ", "_")}.png')
-        with undisturbed(distiller):
+        with restored_afterwards(distiller):
             gallery = self._choose(runner)
             columns = self._columns(distiller, gallery, f'student ({moment})')
         if is_main_process():
@@ -124,16 +123,13 @@ class DistillationPictureHook(Hook):
 
     def _columns(self, distiller: Distiller, gallery: Gallery, title: str) -> list[Column]:
         if self._teacher is None:
-            teacher = distiller.teacher.model
-            if distiller.teacher.dtype != torch.float32:  # NMS wants single precision
-                teacher = copy.deepcopy(teacher).float()
-            self._teacher = gallery.predicted('teacher', teacher)
+            self._teacher = gallery.predicted('teacher', distiller.teacher.predictor())
         return [
             *gallery.annotated(),
             self._teacher,
             *([] if self._before is None else [self._before]),
             gallery.predicted(title, distiller.student),
-            *gallery.looked_at(distiller),
+            *gallery.focus_columns(distiller),
         ]
 
 

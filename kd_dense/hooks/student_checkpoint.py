@@ -16,9 +16,9 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from ..checkpoints import STUDENT_PREFIX, model_state
 from ..errors import SetupError
-from ..launch import plain_student
+from ..hosts.checkpoints import STUDENT_PREFIX, model_state
+from ..hosts.configs import plain_student
 from ..registry import HOOKS
 from ..version import __version__
 

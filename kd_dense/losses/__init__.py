@@ -1,9 +1,10 @@
 """Distillation losses, one method a file: a typed function of tensors, then a registered loss."""
 
+from .adversarial import Holistic
 from .base import DistillationLoss, global_divisor
 from .bounded_regression import BoundedRegression, bounded_squared_error
 from .channel_wise import ChannelWise, channel_kl
-from .holistic import Holistic
+from .functional import sigmoid_kl, softmax_kl
 from .imitation import FeatureImitation, masked_absolute_error, masked_squared_error
 from .localization import LocalizationDistillation, edge_kl
 from .pair_wise import PairWise, affinity, pool_nodes
@@ -14,7 +15,7 @@ from .soft_cross_entropy import (
     weighted_soft_binary_cross_entropy,
     weighted_soft_cross_entropy,
 )
-from .soft_targets import SoftTargets, sigmoid_kl, softmax_kl
+from .soft_targets import SoftTargets
 
 __all__ = [
     'BoundedRegression',

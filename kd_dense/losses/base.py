@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine import dist
 from torch import Tensor, nn
 
-from ..views import View
+from ..registry import VIEWS
+from ..views import Read, View
+
+if TYPE_CHECKING:
+    from ..teachers import Teacher
 
 
 class DistillationLoss(nn.Module):
@@ -22,18 +27,26 @@ class DistillationLoss(nn.Module):
     Attributes:
         reads: the properties that it reads of both views, so that the pair can be checked
             beforehand and the teacher runs as deep as needed; what it reads of the student alone
-            is not listed.
+            is not listed. A :class:`~kd_dense.views.Read` says in what the models have to agree
+            for this loss, where that is not what the property declares.
         factor: share of the weight in force now, set by a weight schedule.
         name: what the distiller calls it.
+        student_name, teacher_name: who learns, and who is looked at.
+        steps: of its own optimizer for each of the student's, where it has one.
+        has_optimizer: whether an optimizer of its own is at work on :meth:`own_module`.
     """
 
-    reads: tuple[str, ...] = ()
+    reads: tuple[str | Read, ...] = ()
+    steps: int = 1
+    has_optimizer: bool = False
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
         self.weight = weight
         self.factor = 1.0
         self.name = ''
+        self.student_name = 'student'
+        self.teacher_name = 'teacher'
 
     @property
     def scale(self) -> float:
@@ -45,12 +58,21 @@ class DistillationLoss(nn.Module):
         """Whether the loss counts now; an inactive one is not computed."""
         return self.scale != 0
 
-    def connect(self, student: nn.Module, teacher: Callable[[], nn.Module]) -> None:
+    def read_names(self) -> list[str]:
+        """Names of the properties that it reads of both views."""
+        return [read.name if isinstance(read, Read) else read for read in self.reads]
+
+    def reads_of_some_view(self) -> bool:
+        """Whether some kind of view has all the properties that it reads."""
+        views = VIEWS.module_dict.values()
+        return any(all(hasattr(view, name) for name in self.read_names()) for view in views)
+
+    def connect(self, student: nn.Module, teacher: Teacher) -> None:
         """Build what depends on the pair, such as adapters.
 
         Args:
             student: the student's model.
-            teacher: gives the teacher's model, without its weights.
+            teacher: not loaded yet; it tells its channels and strides.
         """
 
     def init_weights(self) -> None:
@@ -60,19 +82,42 @@ class DistillationLoss(nn.Module):
         """Sentences about what the loss asks of the student and does not find; none if it fits."""
         return []
 
-    def apart(self) -> list[str]:
-        """Names of parameters and buffers that are not trained with the student, but by a game."""
-        return []
+    def zero_like_parameters(self, inputs: Tensor) -> Tensor:
+        """Zero with a path to the loss's parameters, which DDP wants to see in each step.
 
-    def nothing(self, inputs: Tensor) -> Tensor:
-        """Zero with a path to the loss's own parameters, which DDP wants to see in each step."""
-        parameters = list(self.parameters())
+        Args:
+            inputs: any tensor, for its device and type.
+        """
+        apart = set(self.unsynced_parameters())
+        parameters = [p for name, p in self.named_parameters() if name not in apart]
         if not parameters:
             return inputs.new_zeros(())
         return torch.stack([p.sum() for p in parameters]).sum() * 0
 
     def forward(self, student: View, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""
+        raise NotImplementedError
+
+    # -- a loss with an optimizer of its own, such as one with a discriminator ---------------------
+
+    def own_module(self) -> nn.Module | None:
+        """What an optimizer of its own trains, behind the student's step; None for most losses."""
+        return None
+
+    def unsynced_parameters(self) -> list[str]:
+        """Names of parameters and buffers that data-parallel training leaves alone."""
+        return []
+
+    def show(self, student: View, teacher: View) -> Any:
+        """What :meth:`own_losses` looks at of a batch; detached, kept until after the step."""
+        return None
+
+    def own_losses(self, shown: Any) -> Mapping[str, Tensor]:
+        """The loss of :meth:`own_module`, ``'total'``, and parts of it to be logged by name.
+
+        Args:
+            shown: what :meth:`show` returned of the batch.
+        """
         raise NotImplementedError
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 import torch
-from mmdet.models.dense_heads import ATSSHead, GFLHead
-from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
 from ..errors import SetupError
 from ..registry import MODELS
-from ..views import DenseView
+from ..views import DenseView, TwoStageView, host_info
+from ..views.info import DELTAS, ROI_DELTAS
 from .base import DistillationLoss, global_divisor
 from .parts import PARTS, check_part, head_of_part, part_demands
 
@@ -136,14 +135,12 @@ class BoundedRegression(DistillationLoss):
     def demands(self, student: nn.Module) -> list[str]:
         """A head of the part that predicts deltas."""
         found = part_demands(self.part, student)
-        head = None if found else head_of_part(self.part, student)
-        coder = getattr(head, 'bbox_coder', None)
-        # some heads have a coder that they do not use: GFL's, and Grid R-CNN's second stage
-        unused = isinstance(head, GFLHead) or not getattr(head, 'with_reg', True)
-        if head is not None and (unused or not isinstance(coder, DeltaXYWHBBoxCoder)):
+        able = ROI_DELTAS if self.part == 'roi' else DELTAS
+        if not found and able not in host_info(student).abilities:
             found.append(
                 'teacher-bounded regression needs boxes encoded as deltas from anchors or '
-                f'proposals (DeltaXYWHBBoxCoder), found {type(head).__name__}'
+                'proposals (DeltaXYWHBBoxCoder), found '
+                f'{type(head_of_part(self.part, student)).__name__}'
             )
         return found
 
@@ -157,7 +154,7 @@ class BoundedRegression(DistillationLoss):
         return errors.sum() / global_divisor(count)
 
 
-def _roi_boxes(student: DenseView, teacher: DenseView) -> tuple[Tensor, Tensor, Tensor]:
+def _roi_boxes(student: TwoStageView, teacher: TwoStageView) -> tuple[Tensor, Tensor, Tensor]:
     """Student, teacher and target of the positive proposals, in the student's encoding."""
     chosen, ours, theirs = student.roi_positives, student.box_head, teacher.box_head
     labels, _, targets = (values[chosen] for values in student.roi_targets)
@@ -177,8 +174,7 @@ def _dense_boxes(student: DenseView, teacher: DenseView) -> tuple[Tensor, Tensor
         for view in (student, teacher)
     )
     targets = student.assignment.box_targets[chosen]
-    as_boxes = type(student.head).get_targets is ATSSHead.get_targets
-    if as_boxes or student.head.reg_decoded_bbox:
+    if student.box_targets_are_boxes:
         targets = _encoded(targets, ours)
     return s, encode_again(t, theirs, ours), targets
 

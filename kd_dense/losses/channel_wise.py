@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..adapters import adapter_options, fitting_adapter, reset_adapters
 from ..errors import SetupError
-from ..hosts import own_randomness
 from ..registry import MODELS
-from ..views import View, probe, view_class
+from ..views import View, host_info, view_class
+from .adapters import adapter_options, build_adapters, reset_adapters
 from .base import DistillationLoss, global_divisor
-from .soft_targets import check_temperature, prepare_logits
-from .stages import (
+from .checks import check_temperature
+from .functional import prepare_logits
+from .maps import (
     LEVELS,
     all_stages,
     check_stage,
@@ -23,6 +24,9 @@ from .stages import (
     stage_reads,
     teacher_map,
 )
+
+if TYPE_CHECKING:
+    from ..teachers import Teacher
 
 
 def channel_kl(student: Tensor, teacher: Tensor, valid: Tensor, temperature: float) -> Tensor:
@@ -105,19 +109,18 @@ class ChannelWise(DistillationLoss):
         self.adapter = adapter
         self.adapters = nn.ModuleList()
 
-    def connect(self, student: nn.Module, teacher: Callable[[], nn.Module]) -> None:
+    def connect(self, student: nn.Module, teacher: Teacher) -> None:
         """Build one adapter for each stage."""
-        known = all(hasattr(view_class(student), read) for read in self.reads)
+        view = view_class(student)
+        known = all(hasattr(view, name) and teacher.offers(name) for name in self.read_names())
         if self.options is None or not known:  # what is unknown is refused with the pair
             return
-        with own_randomness():
-            levels = len(probe(student, view_class(student)).features)
-            for stage in all_stages(self.stages, levels):
-                layer: nn.Module = nn.Identity()
-                if stage != 'logits':
-                    ours, theirs = (stage_channels(m, stage) for m in (student, teacher()))
-                    layer = fitting_adapter(ours, theirs, self.options, self.adapter != 'auto')
-                self.adapters.append(layer)
+        for stage in all_stages(self.stages, host_info(student).num_levels):
+            if stage == 'logits':
+                self.adapters.append(nn.Identity())
+                continue
+            channels = stage_channels(student, teacher, stage)
+            self.adapters.extend(build_adapters([channels], self.options, self.adapter != 'auto'))
 
     def init_weights(self) -> None:
         """Initialise the adapters."""

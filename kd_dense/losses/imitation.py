@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..adapters import adapter_options, align, build_adapters, reset_adapters
 from ..errors import SetupError
-from ..regions import REGIONS, check_region, region_demands, region_reads
 from ..registry import MODELS
 from ..views import View
+from .adapters import adapter_options, align, build_adapters, level_channels, reset_adapters
 from .base import DistillationLoss, global_divisor
-from .soft_targets import check_choice
+from .checks import check_choice
+from .maps import OF_ANY_SIZE
+from .regions import REGIONS, check_region, region_demands, region_reads
+
+if TYPE_CHECKING:
+    from ..teachers import Teacher
 
 
 def masked_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,8 +35,7 @@ def masked_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tupl
     Raises:
         ValueError: the shapes differ.
     """
-    difference = _difference(student, teacher)
-    return difference.square().sum(dim=1)[mask].sum(), mask.sum()
+    return _difference(student, teacher, mask).square().sum(), mask.sum()
 
 
 def masked_absolute_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,11 +43,15 @@ def masked_absolute_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tup
 
     Arguments, results and errors as in :func:`masked_squared_error`.
     """
-    difference = _difference(student, teacher)
-    return difference.abs().sum(dim=1)[mask].sum(), mask.sum()
+    return _difference(student, teacher, mask).abs().sum(), mask.sum()
 
 
-def _difference(student: Tensor, teacher: Tensor) -> Tensor:
+def _difference(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """s - t at the positions of a mask, (positions, C).
+
+    Only what is inside the mask is computed with: an infinity outside it would come back through
+    the squares as 0 * inf, a gradient that is no number under a loss that is.
+    """
     if student.shape != teacher.shape:
         raise SetupError(
             f'Features to imitate must have one shape; got {tuple(student.shape)} from the student '
@@ -52,7 +59,8 @@ def _difference(student: Tensor, teacher: Tensor) -> Tensor:
             "`adapter='auto'`; where the sizes differ, set `align='interpolate'`."
         )
     dtype = torch.promote_types(student.dtype, torch.float32)
-    return student.to(dtype) - teacher.detach().to(dtype)
+    ours, theirs = (maps.movedim(1, -1)[mask] for maps in (student, teacher.detach()))
+    return ours.to(dtype) - theirs.to(dtype)
 
 
 CRITERIA = {'l2': masked_squared_error, 'l1': masked_absolute_error}
@@ -76,7 +84,7 @@ class FeatureImitation(DistillationLoss):
     ``variant='reference'`` does the same. Padding never counts.
 
     Args:
-        region: one of :data:`~kd_dense.regions.REGIONS`.
+        region: one of :data:`~kd_dense.losses.regions.REGIONS`.
         weight: see :class:`DistillationLoss`.
         adapter: ``'auto'``, a 1x1 convolution on levels where the channels differ; ``'conv1x1'``
             or ``'conv3x3'`` on all levels; ``'none'``; or a dict with ``kernel`` (1 or 3), ``norm``
@@ -105,7 +113,7 @@ class FeatureImitation(DistillationLoss):
         check_choice('criterion', criterion, tuple(CRITERIA))
         check_choice('align', align, ('none', 'interpolate'))
         self.options = adapter_options(adapter)
-        hint = 'features' if align == 'none' else 'features_of_any_size'
+        hint = 'features' if align == 'none' else OF_ANY_SIZE
         self.reads = (hint, *region_reads(region))
         self.region = region
         self.adapter = adapter
@@ -114,11 +122,11 @@ class FeatureImitation(DistillationLoss):
         self.align = align
         self.adapters = nn.ModuleList()
 
-    def connect(self, student: nn.Module, teacher: Callable[[], nn.Module]) -> None:
+    def connect(self, student: nn.Module, teacher: Teacher) -> None:
         """Build one adapter per level."""
         if self.options is not None:
-            always = self.adapter != 'auto'
-            self.adapters = build_adapters(student, teacher(), always, self.options)
+            channels = level_channels(student, teacher)
+            self.adapters = build_adapters(channels, self.options, self.adapter != 'auto')
 
     def init_weights(self) -> None:
         """Initialise the adapters."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from mmdet.models.dense_heads import GFLHead
 from torch import Tensor, nn
 
-from ..regions import REGIONS, region_demands, vlr_overlaps
 from ..registry import MODELS
-from ..views import OneStageView
+from ..views import OneStageView, host_info
+from ..views.info import BINS
 from .base import DistillationLoss, global_divisor
-from .soft_targets import check_choice, check_temperature, softmax_kl
+from .checks import check_choice, check_temperature
+from .functional import softmax_kl
+from .regions import REGIONS, region_demands, vlr_overlaps
 
 
 def edge_kl(student: Tensor, teacher: Tensor, bins: int, temperature: float) -> Tensor:
@@ -81,11 +82,11 @@ class LocalizationDistillation(DistillationLoss):
 
     def demands(self, student: nn.Module) -> list[str]:
         """A GFL-like head, and what the region asks."""
-        head = student.bbox_head
-        if not isinstance(head, GFLHead):
+        info = host_info(student)
+        if BINS not in info.abilities:
             return [
                 'localization distillation needs a head that predicts each box edge as a '
-                f'distribution (GFLHead), found {type(head).__name__}'
+                f'distribution (GFLHead), found {info.head}'
             ]
         return region_demands(self.region, student)
 

@@ -13,8 +13,8 @@ from ..errors import SetupError
 from ..registry import MODELS
 from ..views import View
 from .base import DistillationLoss, global_divisor
-from .soft_targets import check_choice
-from .stages import check_stage, stage_reads, teacher_map
+from .checks import check_choice
+from .maps import check_stage, stage_reads, teacher_map
 
 EPSILON = 1e-6  # against division by the norm of an all-zero node
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from mmdet.models.dense_heads import AnchorHead, ATSSHead, FCOSHead, GFLHead
 from torch import Tensor, nn
 
 from ..errors import SetupError
-from ..views import DenseView, OneStageView, TwoStageView, view_class
+from ..views import OneStageView, TwoStageView, View, host_info, view_class
+from ..views.info import LABELS
 
 
 class Part(NamedTuple):
@@ -27,8 +27,8 @@ class Part(NamedTuple):
     cls_reads: tuple[str, ...]
     box_reads: tuple[str, ...]
     own_cls_loss: str
-    cls_logits: Callable[[DenseView], Tensor]
-    sampled: Callable[[DenseView], Tensor]
+    cls_logits: Callable[[Any], Tensor]
+    sampled: Callable[[Any], Tensor]
 
 
 DENSE_READS = ('cls_logits', 'assignment'), ('box_logits', 'assignment')
@@ -51,19 +51,20 @@ PARTS = {
 
 
 def check_part(part: str) -> None:
-    """Raise ValueError unless there is such a part."""
+    """Raise SetupError unless there is such a part."""
     if part not in PARTS:
         raise SetupError(f'part is {part!r}; choose one of {", ".join(map(repr, PARTS))}.')
 
 
-def head_of_part(part: str, model: nn.Module) -> nn.Module:
+def head_of_part(part: str, model: nn.Module) -> Any:
     """The head that a part of a model is."""
-    return model.roi_head.bbox_head if part == 'roi' else view_class(model).head_of(model)
+    view: Any = view_class(model)
+    return view.box_head_of(model) if part == 'roi' else view.head_of(model)
 
 
 def part_demands(part: str, student: nn.Module) -> list[str]:
     """What a part asks of the student and does not find, as sentences."""
-    wanted = TwoStageView if PARTS[part].two_stage else OneStageView
+    wanted: type[View] = TwoStageView if PARTS[part].two_stage else OneStageView
     if not issubclass(view_class(student), wanted):
         kind, others = (
             ('two-stage', "'dense'") if PARTS[part].two_stage else ('one-stage', "'rpn' or 'roi'")
@@ -72,16 +73,15 @@ def part_demands(part: str, student: nn.Module) -> list[str]:
             f'part {part!r} is one of {kind} detectors, found a {type(student).__name__}; '
             f'choose {others}'
         ]
-    head = head_of_part(part, student)
+    info, head = host_info(student), head_of_part(part, student)
     if part == 'roi':
-        if view_class(student).describe(student).roi_scores == 'softmax':
+        if info.roi_scores == 'softmax':
             return []
         return [
             f"part 'roi' needs class scores by softmax, found {type(head.loss_cls).__name__} "
             f'in {type(head).__name__}'
         ]
-    known = (m.get_targets for m in (GFLHead, ATSSHead, AnchorHead, FCOSHead))
-    if type(head).get_targets not in known:
+    if LABELS not in info.abilities:
         return [
             f"part {part!r} needs a head that assigns labels as mmdet's RPNHead, RetinaHead, "
             f'ATSSHead, GFLHead or FCOSHead do, found {type(head).__name__}'

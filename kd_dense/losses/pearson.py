@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..adapters import adapter_options, fitting_adapter, reset_adapters
 from ..errors import SetupError
-from ..hosts import own_randomness
 from ..registry import MODELS
-from ..views import View, view_class
+from ..views import Read, View, host_info
+from .adapters import adapter_options, build_adapters, reset_adapters, student_channels
 from .base import DistillationLoss
-from .stages import resized, stage_channels
+from .maps import resized
+
+if TYPE_CHECKING:
+    from ..teachers import Teacher
 
 EPSILON = 1e-6  # added to a channel's variance: of padding alone, or of a dead channel, it is 0
 
@@ -50,8 +52,8 @@ def standardized_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -
     count = weight.sum().clamp(min=1)
 
     def standardize(features: Tensor) -> Tensor:
-        features = features.to(dtype)
-        mean = (features * weight).sum(dim=(0, 2, 3), keepdim=True) / count
+        features = features.to(dtype).masked_fill(~mask[:, None], 0.0)
+        mean = features.sum(dim=(0, 2, 3), keepdim=True) / count
         centred = (features - mean) * weight
         variance = centred.square().sum(dim=(0, 2, 3), keepdim=True) / count
         return centred / (variance + EPSILON).sqrt()
@@ -128,23 +130,22 @@ class PearsonDistillation(DistillationLoss):
     ) -> None:
         super().__init__(weight)
         self.options = adapter_options(adapter)
-        self.reads = ('any_features',)
+        self.reads = (Read('features', agree=()),)  # which levels are shared, it finds itself
         self.levels = levels
         self.adapter = adapter
         self.pairs: list[tuple[int, int]] = []
         self.adapters = nn.ModuleList()
 
-    def connect(self, student: nn.Module, teacher: Callable[[], nn.Module]) -> None:
+    def connect(self, student: nn.Module, teacher: Teacher) -> None:
         """Match the levels; build one adapter for each pair of them."""
-        with own_randomness():
-            ours, theirs = (view_class(m).describe(m).strides for m in (student, teacher()))
-            self.pairs = shared_levels(ours, theirs, self.levels)
-            for mine, other in self.pairs:
-                layer: nn.Module = nn.Identity()
-                channels = stage_channels(student, mine), stage_channels(teacher(), other)
-                if self.options is not None:
-                    layer = fitting_adapter(*channels, self.options, self.adapter != 'auto')
-                self.adapters.append(layer)
+        ours, theirs = host_info(student).strides, teacher.info.strides
+        self.pairs = shared_levels(ours, theirs, self.levels)
+        if self.options is None:
+            self.adapters = nn.ModuleList(nn.Identity() for _ in self.pairs)
+            return
+        mine, others = student_channels(student), teacher.level_channels()
+        channels = [(mine[i], others[j]) for i, j in self.pairs]
+        self.adapters = build_adapters(channels, self.options, self.adapter != 'auto')
 
     def init_weights(self) -> None:
         """Initialise the adapters."""

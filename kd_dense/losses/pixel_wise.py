@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from ..registry import MODELS
 from ..views import SegmentationView, view_class
 from .base import DistillationLoss, global_divisor
-from .soft_targets import check_choice, check_temperature, prepare_logits, softmax_kl
-from .stages import resized
+from .checks import check_choice, check_temperature, softmax_demands
+from .functional import prepare_logits, softmax_kl
+from .maps import resized
 
-PARTS = {'decode': 'seg_logits', 'auxiliary': 'aux_logits'}
+LOGITS = {'decode': 'seg_logits', 'auxiliary': 'aux_logits'}  # of which heads
 
 
 def pixel_kl(student: Tensor, teacher: Tensor, valid: Tensor, temperature: float = 1.0) -> Tensor:
@@ -81,10 +82,10 @@ class PixelWise(DistillationLoss):
         variant: Literal['paper', 'reference'] = 'paper',
     ) -> None:
         super().__init__(weight)
-        check_choice('part', part, tuple(PARTS))
+        check_choice('part', part, tuple(LOGITS))
         check_choice('variant', variant, ('paper', 'reference'))
         check_temperature(temperature)
-        self.reads = (PARTS[part],)
+        self.reads = (LOGITS[part],)
         self.temperature = temperature
         self.part = part
         self.variant = variant
@@ -111,13 +112,3 @@ class PixelWise(DistillationLoss):
             return pixel_cross_entropy(student, teacher)
         valid = view.valid_at(size)
         return pixel_kl(student, teacher, valid, self.temperature) / global_divisor(valid.sum())
-
-
-def softmax_demands(student: nn.Module) -> list[str]:
-    """What a loss on class distributions asks of a segmentor and does not find."""
-    if student.decode_head.out_channels > 1:
-        return []
-    return [
-        'it compares distributions over classes, and the decode head has one channel for two '
-        'classes; set `decode_head.out_channels=2`'
-    ]

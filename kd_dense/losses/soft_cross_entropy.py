@@ -13,8 +13,9 @@ from ..errors import SetupError
 from ..registry import MODELS
 from ..views import DenseView
 from .base import DistillationLoss, global_divisor
+from .checks import check_temperature
+from .functional import prepare_logits
 from .parts import PARTS, check_part, head_of_part, part_demands
-from .soft_targets import check_temperature, prepare_logits
 
 
 def weighted_soft_cross_entropy(

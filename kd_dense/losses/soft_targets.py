@@ -4,84 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import SetupError
-from ..regions import REGIONS, check_region, region_demands, region_reads
 from ..registry import MODELS
 from ..views import DenseView
 from .base import DistillationLoss, global_divisor
-
-
-def softmax_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(P(t/T) || P(s/T)) * T^2 over the last dimension, P = softmax.
-
-    T^2 keeps the size of the gradient when T changes [1, section 2]. For zero-mean logits and
-    large T the gradient tends to (s - t) / K, that of logit matching [1, section 2.1].
-
-    Sources: [1] Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network",
-    arXiv 1503.02531.
-
-    Args:
-        student: logits s, (..., K).
-        teacher: logits t, (..., K); detached.
-        temperature: T, above 0.
-
-    Returns:
-        (...), in float32 (float64 for float64 input), summed over the K classes or bins.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    student, teacher = prepare_logits(student, teacher)
-    log_p_student = F.log_softmax(student / temperature, dim=-1)
-    log_p_teacher = F.log_softmax(teacher / temperature, dim=-1)
-    kl = F.kl_div(log_p_student, log_p_teacher, reduction='none', log_target=True)
-    return kl.sum(dim=-1) * temperature**2
-
-
-def sigmoid_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(B(t/T) || B(s/T)) * T^2 of each logit, B = Bernoulli with p = sigmoid.
-
-    The counterpart of :func:`softmax_kl` for heads whose classes are independent: with two classes
-    and logits (x, 0) both are equal.
-
-    Args:
-        student: logits s, any shape.
-        teacher: logits t, same shape; detached.
-        temperature: T, above 0.
-
-    Returns:
-        same shape, in float32 (float64 for float64 input).
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    student, teacher = prepare_logits(student, teacher)
-    student, teacher = student / temperature, teacher / temperature
-    p_teacher = teacher.sigmoid()
-    # log(p_t / p_s) = logsigmoid(t) - logsigmoid(s), and the same of the complements
-    log_ratio = F.logsigmoid(teacher) - F.logsigmoid(student)
-    log_ratio_not = F.logsigmoid(-teacher) - F.logsigmoid(-student)
-    return (p_teacher * log_ratio + (1 - p_teacher) * log_ratio_not) * temperature**2
-
-
-def prepare_logits(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of one shape in float32 (or float64), the teacher's detached.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    if student.shape != teacher.shape:
-        raise SetupError(
-            f'Student and teacher logits must have one shape; got {tuple(student.shape)} from the '
-            f'student and {tuple(teacher.shape)} from the teacher. Check classes and strides.'
-        )
-    teacher = teacher.detach()
-    if student.dtype.itemsize < 4:
-        student = student.float()
-    return student, teacher.to(student.dtype)
+from .checks import check_choice, check_temperature
+from .functional import sigmoid_kl, softmax_kl
+from .regions import REGIONS, check_region, region_demands, region_reads
 
 
 @MODELS.register_module()
@@ -103,7 +33,7 @@ class SoftTargets(DistillationLoss):
         temperature: T.
         weight: see :class:`DistillationLoss`.
         activation: ``'softmax'``, ``'sigmoid'`` or ``'auto'``, the head's own.
-        region: one of :data:`~kd_dense.regions.REGIONS`.
+        region: one of :data:`~kd_dense.losses.regions.REGIONS`.
         over_classes: ``'sum'`` or ``'mean'`` of the K classes' terms.
         variant: ``'paper'`` or ``'reference'``.
 
@@ -157,15 +87,3 @@ class SoftTargets(DistillationLoss):
             )
             return (kl / count[level]).sum()
         return kl.sum() / global_divisor(mask.sum())
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise ValueError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise SetupError(f'{name} is {value!r}; choose one of {", ".join(map(repr, choices))}.')
-
-
-def check_temperature(temperature: float) -> None:
-    """Raise ValueError unless the temperature is positive."""
-    if not temperature > 0:
-        raise SetupError(f'temperature is {temperature}; it must be above 0.')

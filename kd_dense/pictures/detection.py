@@ -12,7 +12,12 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from ..distiller import Distiller
-from ..regions import main_region, position_centres, region_demands, valuable_localization_region
+from ..losses.regions import (
+    main_region,
+    position_centres,
+    region_demands,
+    valuable_localization_region,
+)
 from ..views import DenseView, view_class
 from .boxes import Boxes, Dots
 from .gallery import Gallery, Image, describe, spread
@@ -41,7 +46,7 @@ class DetectionGallery(Gallery):
         found = predict(model, self.images, self.score_thr)
         return Column(title, describe(model), [[boxes] for boxes in found])
 
-    def looked_at(self, distiller: Distiller) -> list[Column]:
+    def focus_columns(self, distiller: Distiller) -> list[Column]:
         """The main region and the valuable one, where the student's head defines them."""
         dots = look(distiller.student, self.images)
         if not dots:
@@ -120,7 +125,7 @@ def look(student: nn.Module, images: list[Image]) -> dict[str, list[Dots]]:
     dots: dict[str, list[Dots]] = {name: [] for name in names}
     for image in images if names else ():
         view = view_type(student, image.batch(student))
-        with view.noting_loss():
+        with view.recording():
             student.loss(view.batch.images, view.batch.samples)
         centres = position_centres(view).cpu().numpy()
         strides = np.repeat(view.strides, [h * w for h, w in view.level_sizes])

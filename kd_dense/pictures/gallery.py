@@ -84,7 +84,7 @@ class Gallery:
         """What a model predicts, by its own preprocessing; it is left in eval mode."""
         raise NotImplementedError
 
-    def looked_at(self, distiller: Distiller) -> list[Column]:
+    def focus_columns(self, distiller: Distiller) -> list[Column]:
         """What the losses look at; to be called on all ranks, models are left in eval mode."""
         raise NotImplementedError
 

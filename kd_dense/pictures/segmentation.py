@@ -15,9 +15,9 @@ from mmengine.dataset import BaseDataset
 from mmengine.structures import PixelData
 from torch import Tensor, nn
 
-from ..discriminator import Discriminator, frozen
 from ..distiller import Distiller
-from ..losses.holistic import Holistic
+from ..losses.adversarial.critic import Discriminator, frozen
+from ..losses.base import DistillationLoss
 from ..views import SegmentationView
 from .gallery import Gallery, Image, describe, spread
 from .masks import NEGATIVE, POSITIVE, HeatMap, Mask
@@ -65,9 +65,13 @@ class SegmentationGallery(Gallery):
         captions = [f'mIoU {100 * iou:.1f}, accuracy {100 * right:.1f}' for iou, right in scores]
         return Column(title, describe(model), [[Mask(mask)] for mask in masks], captions)
 
-    def looked_at(self, distiller: Distiller) -> list[Column]:
+    def focus_columns(self, distiller: Distiller) -> list[Column]:
         """By what each discriminator in force tells the student from the teacher."""
-        games = {n: x for n, x in distiller.losses.items() if isinstance(x, Holistic) and x.active}
+        games = {
+            name: loss
+            for name, loss in distiller.losses.items()
+            if loss.active and isinstance(loss.own_module(), Discriminator)
+        }
         columns = []
         for name, game in games.items():
             verdicts = [judge(distiller, game, image) for image in self.images]
@@ -143,13 +147,13 @@ class Verdict:
     share: tuple[float, float]
 
 
-def judge(distiller: Distiller, game: Holistic, image: Image) -> Verdict:
+def judge(distiller: Distiller, game: DistillationLoss, image: Image) -> Verdict:
     """Show a discriminator what it sees in training; models are left in eval mode."""
     distiller.student.eval()
-    critic = game.discriminator.eval()
+    critic = game.own_module().eval()
     batch = image.batch(distiller.student, training=True)
     view = SegmentationView(distiller.student, batch, torch.no_grad)
-    ours, theirs, images = game.show(view, distiller.teacher.view(batch))
+    ours, theirs, images = game.show(view, distiller.teachers[game.teacher_name].view(batch))
     with torch.no_grad():
         scores = [float(critic(x, images)) for x in (ours, theirs)]
     reasons = attribute(critic, ours, theirs, images)[0].cpu().numpy()

@@ -18,7 +18,7 @@ from ..errors import SetupError
 from ..export import Plain, plain_config, read_plain
 from ..export.plain import test_pipeline
 from ..hosts import build_model
-from ..launch import check_data
+from ..hosts.configs import check_data
 from .outcomes import Objects
 from .runs import Run
 

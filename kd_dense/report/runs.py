@@ -14,7 +14,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..errors import SetupError
 from ..hosts import read_model_config
-from ..launch import is_distiller
+from ..hosts.configs import is_distiller
 from ..logs import by_epoch, read_scalars, validations
 
 TEACHER, ALONE, DISTILLED, OTHER = ROLES = ('teacher', 'alone', 'distilled', 'other')

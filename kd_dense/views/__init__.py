@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 from torch import nn
 
 from ..errors import SetupError
-from .base import Batch, HostInfo
+from ..hosts.heads import Assignment
+from ..registry import VIEWS
+from .batch import Batch
 from .dense import DenseView
-from .features import FeatureView
-from .heads import Assignment
+from .features import FeatureView  # the registry holds the general views before the special ones
+from .info import HostInfo
 from .one_stage import OneStageView
+from .readable import Read, Readable, known_reads, readable
 from .segmentation import SegmentationView
 from .two_stage import RoITargets, TwoStageView
 from .view import View, probe
 
-VIEWS = (OneStageView, TwoStageView, SegmentationView, FeatureView)
+_described: WeakKeyDictionary[nn.Module, HostInfo] = WeakKeyDictionary()
 
 
 def view_class(model: nn.Module) -> type[View]:
     """Find the view of a model's host family.
 
     Raises:
-        ValueError: no view fits the model.
+        SetupError: no view fits the model.
     """
-    for view in VIEWS:
-        if view.describes(model):
+    for view in reversed(VIEWS.module_dict.values()):
+        if view.fits(model):
             return view
     raise SetupError(
         f'kd_dense has no view of a {type(model).__name__}: it has no `backbone` and '
         '`extract_feat`, as the detectors of mmdet and the segmentors of mmseg have. Choose such a '
-        'model as teacher and student.'
+        'model as teacher and student, or register a view of it (docs/add_a_view.md).'
     )
+
+
+def host_info(model: nn.Module) -> HostInfo:
+    """What two models may have to agree in, read off a model once.
+
+    Raises:
+        SetupError: no view fits the model.
+    """
+    if model not in _described:
+        _described[model] = view_class(model).describe(model)
+    return _described[model]
 
 
 __all__ = [
@@ -41,10 +57,15 @@ __all__ = [
     'FeatureView',
     'HostInfo',
     'OneStageView',
+    'Read',
+    'Readable',
     'RoITargets',
     'SegmentationView',
     'TwoStageView',
     'View',
+    'host_info',
+    'known_reads',
     'probe',
+    'readable',
     'view_class',
 ]

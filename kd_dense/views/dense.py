@@ -12,7 +12,20 @@ from mmdet.structures.bbox import BaseBoxes, get_box_tensor
 from torch import Tensor, nn
 
 from ..errors import SetupError
-from .heads import Assignment, flatten_levels, read_targets, strides_of
+from ..hosts.heads import (
+    Assignment,
+    assigns_by_atss,
+    box_targets_are_boxes,
+    flatten_levels,
+    knows_anchors,
+    knows_labels,
+    predicts_bins,
+    predicts_deltas,
+    read_targets,
+    strides_of,
+)
+from . import info
+from .readable import readable
 from .view import Note, View
 
 
@@ -20,16 +33,6 @@ class DenseView(View):
     """What losses may look at in a detector with a dense head, for one batch."""
 
     parts = ('backbone', 'neck', 'bbox_head', 'rpn_head')
-
-    @staticmethod
-    def head_of(model: nn.Module) -> nn.Module:
-        """The dense head of a model."""
-        raise NotImplementedError
-
-    @property
-    def head(self) -> nn.Module:
-        """The dense head."""
-        return self.head_of(self.model)
 
     @property
     def num_classes(self) -> int:
@@ -55,22 +58,28 @@ class DenseView(View):
         """Pixels per position of each level."""
         return strides_of(self.head)
 
-    @cached_property
+    @readable(agree=('family', 'strides', 'num_classes', 'activation', 'num_anchors', 'anchors'))
     def cls_logits(self) -> list[Tensor]:
         """L maps (N, A * K, H, W); A * (K + 1) with the background last for softmax heads."""
-        return self._predict()[0]
+        return self._class_maps()
 
-    @cached_property
+    @readable(agree=('family', 'strides', 'num_anchors', 'anchors', 'boxes'))
     def box_logits(self) -> list[Tensor]:
         """L maps, (N, A * 4, H, W), or (N, 4 * bins, H, W) in GFL-like heads."""
-        return self._predict(boxes=True)[1]
+        return self._box_maps()
 
-    def _predict(self, boxes: bool = False) -> tuple[list[Tensor], list[Tensor]]:
-        """Class and box logits; only what is asked for where the head's towers can run apart."""
+    def _class_maps(self) -> list[Tensor]:
+        return self._head_outputs[0]
+
+    def _box_maps(self) -> list[Tensor]:
+        return self._head_outputs[1]
+
+    @cached_property
+    def _head_outputs(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Class and box logits of a head whose towers cannot run apart."""
         features = self.features
         with self._context():
-            self.cls_logits, self.box_logits = outputs = self.head(features)[:2]
-        return outputs
+            return self.head(features)[:2]
 
     @cached_property
     def flat_cls_logits(self) -> Tensor:
@@ -96,7 +105,7 @@ class DenseView(View):
         levels = self.head.prior_generator.grid_priors(self.level_sizes, device=device)
         return torch.cat([get_box_tensor(level) for level in levels])
 
-    @cached_property
+    @readable(agree=('family', 'strides', 'num_anchors'), ahead=None)
     def assignment(self) -> Assignment:
         """The label assignment that this model's own loss used."""
         raise SetupError(
@@ -104,6 +113,16 @@ class DenseView(View):
             'can read one from a student (a teacher makes none) whose head assigns labels as '
             'GFLHead, ATSSHead, RetinaHead or FCOSHead do; for others use losses on whole maps.'
         )
+
+    @property
+    def atss_candidates(self) -> int:
+        """Anchors of each level that ATSS considers for an object."""
+        return self.head.assigner.topk
+
+    @property
+    def box_targets_are_boxes(self) -> bool:
+        """Whether the assignment's box targets are boxes, xyxy in pixels, and no deltas."""
+        return box_targets_are_boxes(self.head)
 
     @property
     def positives(self) -> Tensor:
@@ -116,6 +135,25 @@ class DenseView(View):
         """Which predictions the model's own class loss counted, without padding; bool, (N, P)."""
         weights = self.assignment.label_weights
         return self.valid if weights is None else self.valid & (weights > 0)
+
+    @classmethod
+    def _dense_info(cls, head: nn.Module) -> dict[str, object]:
+        """What a dense head tells of itself, as arguments of :class:`HostInfo`."""
+        anchors = getattr(head, 'num_base_priors', 1)
+        abilities = {
+            info.LABELS: knows_labels(head),
+            info.ANCHORS: knows_anchors(head),
+            info.ATSS: assigns_by_atss(head),
+            info.BINS: predicts_bins(head),
+            info.DELTAS: predicts_deltas(head),
+        }
+        return dict(
+            family=cls.family,
+            strides=strides_of(head),
+            activation='sigmoid' if head.use_sigmoid_cls else 'softmax',
+            num_anchors=anchors,
+            abilities=frozenset(what for what, can in abilities.items() if can),
+        )
 
     def _notes(self) -> list[Note]:
         head = self.head

@@ -10,32 +10,32 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .base import HostInfo
-from .view import Note, View, probe
+from ..hosts.heads import classifier_of
+from ..registry import VIEWS
+from .info import HostInfo
+from .view import Note, View, as_levels, probe
 
-CLASSIFIERS = ('bbox_head', 'decode_head', 'panoptic_head', 'mask_head')
 
-
+@VIEWS.register_module()
 class FeatureView(View):
     """What losses on features may look at in any host for one batch."""
 
     family = 'features-only'
 
     @staticmethod
-    def describes(model: nn.Module) -> bool:
-        """Whether this view fits the model."""
+    def fits(model: nn.Module) -> bool:
+        """Whether this view fits a model."""
         return callable(getattr(model, 'extract_feat', None)) and hasattr(model, 'backbone')
 
-    @staticmethod
-    def describe(model: nn.Module) -> HostInfo:
-        """What of the model has to agree between teacher and student."""
-        head = _classifier(model)
+    @classmethod
+    def describe(cls, model: nn.Module) -> HostInfo:
+        """Read off a model what two models may have to agree in."""
+        head = classifier_of(model)
         return HostInfo(
-            family=FeatureView.family,
-            strides=probe(model, FeatureView).strides,
+            family=cls.family,
+            strides=probe(model, cls).strides,
             num_classes=getattr(head, 'num_classes', 0),
             activation='unknown',
-            num_anchors=1,
             boxes='unknown',
             head=type(head).__name__,
         )
@@ -43,7 +43,7 @@ class FeatureView(View):
     @staticmethod
     def head_of(model: nn.Module) -> nn.Module:
         """The head that knows the classes."""
-        return _classifier(model)
+        return classifier_of(model)
 
     def outputs(self) -> list[Tensor]:
         """The features."""
@@ -51,19 +51,6 @@ class FeatureView(View):
 
     def _notes(self) -> list[Note]:
         def note_features(_: tuple, features: Any) -> None:
-            self.features = tuple(features)
+            self.features = as_levels(features)
 
         return [*super()._notes(), (self.model, 'extract_feat', note_features)]
-
-
-def _classifier(model: nn.Module) -> nn.Module:
-    """The head that knows the classes, the last one of a cascade; else the model itself."""
-    roi_head = getattr(model, 'roi_head', None)
-    for owner in (model, roi_head):
-        for name in CLASSIFIERS:
-            head = getattr(owner, name, None)
-            if isinstance(head, nn.ModuleList) and len(head):
-                head = head[-1]
-            if isinstance(head, nn.Module):
-                return head
-    return model

@@ -8,15 +8,22 @@ from __future__ import annotations
 from functools import cached_property
 
 import torch
-from mmdet.models.dense_heads import AnchorHead, FCOSHead, GFLHead
-from mmdet.models.detectors import SingleStageDetector
 from torch import Tensor, nn
 
-from .base import HostInfo
+from ..hosts.heads import (
+    anchors_of,
+    box_tower,
+    cls_tower,
+    is_one_stage,
+    predicts_bins,
+    runs_towers_apart,
+)
+from ..registry import VIEWS
 from .dense import DenseView
-from .heads import anchors_of, strides_of
+from .info import HostInfo
 
 
+@VIEWS.register_module()
 class OneStageView(DenseView):
     """What losses may look at in a one-stage detector for one batch."""
 
@@ -28,28 +35,23 @@ class OneStageView(DenseView):
         return model.bbox_head
 
     @staticmethod
-    def describes(model: nn.Module) -> bool:
-        """Whether this view fits the model."""
-        return isinstance(model, SingleStageDetector) and isinstance(
-            getattr(model, 'bbox_head', None), AnchorHead | FCOSHead
-        )
+    def fits(model: nn.Module) -> bool:
+        """Whether this view fits a model."""
+        return is_one_stage(model)
 
-    @staticmethod
-    def describe(model: nn.Module) -> HostInfo:
-        """What of the model has to agree between teacher and student."""
+    @classmethod
+    def describe(cls, model: nn.Module) -> HostInfo:
+        """Read off a model what two models may have to agree in."""
         head = model.bbox_head
-        bins = getattr(head, 'reg_max', None)
+        dense = cls._dense_info(head)
         return HostInfo(
-            family=OneStageView.family,
-            strides=strides_of(head),
+            **dense,
             num_classes=head.num_classes,
-            activation='sigmoid' if head.use_sigmoid_cls else 'softmax',
-            num_anchors=getattr(head, 'num_base_priors', 1),
-            boxes=f'distribution over {bins + 1} bins'
-            if isinstance(head, GFLHead)
+            boxes=f'distribution over {head.reg_max + 1} bins'
+            if predicts_bins(head)
             else f'4 values by {type(getattr(head, "bbox_coder", head)).__name__}',
             head=type(head).__name__,
-            anchors='' if getattr(head, 'num_base_priors', 1) == 1 else anchors_of(head),
+            anchors='' if dense['num_anchors'] == 1 else anchors_of(head),
         )
 
     @cached_property
@@ -68,29 +70,16 @@ class OneStageView(DenseView):
         low, high = distances[..., :2], distances[..., 2:]
         return torch.cat([centres - low, centres + high], dim=-1)
 
-    def _predict(self, boxes: bool = False) -> tuple[list[Tensor], list[Tensor]]:
-        head = self.head
-        if type(head).forward_single is not GFLHead.forward_single:
-            return super()._predict(boxes)
+    def _class_maps(self) -> list[Tensor]:
+        if not runs_towers_apart(self.head):
+            return super()._class_maps()
         features = self.features
         with self._context():
-            return ([], _box_tower(head, features)) if boxes else (_cls_tower(head, features), [])
+            return cls_tower(self.head, features)
 
-
-def _cls_tower(head: GFLHead, features: tuple[Tensor, ...]) -> list[Tensor]:
-    """The classification half of a GFL head's forward pass."""
-    return [head.gfl_cls(_through(head.cls_convs, feature)) for feature in features]
-
-
-def _box_tower(head: GFLHead, features: tuple[Tensor, ...]) -> list[Tensor]:
-    """The regression half of a GFL head's forward pass."""
-    return [
-        scale(head.gfl_reg(_through(head.reg_convs, feature))).float()
-        for feature, scale in zip(features, head.scales, strict=True)
-    ]
-
-
-def _through(layers: nn.ModuleList, feature: Tensor) -> Tensor:
-    for layer in layers:
-        feature = layer(feature)
-    return feature
+    def _box_maps(self) -> list[Tensor]:
+        if not runs_towers_apart(self.head):
+            return super()._box_maps()
+        features = self.features
+        with self._context():
+            return box_tower(self.head, features)

@@ -7,7 +7,6 @@ Shapes: N images of H x W pixels, K classes, maps of h x w positions.
 
 from __future__ import annotations
 
-import sys
 from functools import cached_property
 from typing import Any
 
@@ -16,12 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import SetupError
-from .base import HostInfo, noting
-from .view import Note, View, probe
+from ..hosts.heads import is_segmentor
+from ..registry import VIEWS
+from .info import HostInfo
+from .readable import readable
+from .view import Note, View, as_levels, probe
+from .watch import watch_calls
 
 TASK = 'decode.'  # how mmseg's losses of the decode head are named
 
 
+@VIEWS.register_module()
 class SegmentationView(View):
     """What losses may look at in a segmentor for one batch."""
 
@@ -34,32 +38,22 @@ class SegmentationView(View):
         return model.decode_head
 
     @staticmethod
-    def describes(model: nn.Module) -> bool:
-        """Whether this view fits the model."""
-        mmseg = sys.modules.get('mmseg.models')  # a model of mmseg has imported it
-        if mmseg is None or not isinstance(model, mmseg.EncoderDecoder):
-            return False
-        # of BaseDecodeHead; neither a cascade of heads nor a mask transformer has them
-        return all(hasattr(model.decode_head, name) for name in ('cls_seg', 'loss_by_feat'))
+    def fits(model: nn.Module) -> bool:
+        """Whether this view fits a model."""
+        return is_segmentor(model)
 
-    @staticmethod
-    def describe(model: nn.Module) -> HostInfo:
-        """What of the model has to agree between teacher and student."""
+    @classmethod
+    def describe(cls, model: nn.Module) -> HostInfo:
+        """Read off a model what two models may have to agree in."""
         head = model.decode_head
         return HostInfo(
-            family=SegmentationView.family,
-            strides=probe(model, SegmentationView).strides,
+            family=cls.family,
+            strides=probe(model, cls).strides,
             num_classes=head.num_classes,
             activation='softmax' if head.out_channels > 1 else 'sigmoid',
-            num_anchors=1,
             boxes='none',
             head=type(head).__name__,
         )
-
-    @property
-    def head(self) -> nn.Module:
-        """The decode head."""
-        return self.model.decode_head
 
     @property
     def auxiliary_heads(self) -> list[nn.Module]:
@@ -67,32 +61,49 @@ class SegmentationView(View):
         heads = getattr(self.model, 'auxiliary_head', None)
         return list(heads) if isinstance(heads, nn.ModuleList) else [heads] if heads else []
 
-    @cached_property
+    # maps of other sizes than the student's are brought to that
+    @readable(agree=('family', 'num_classes', 'activation'))
     def seg_logits(self) -> Tensor:
-        """Class logits of the decode head before any resizing, (N, K, h, w)."""
-        self._decode()
-        return self.seg_logits
+        """Class logits of the decode head before any resizing, (N, K, h, w).
 
-    @cached_property
+        Raises:
+            SetupError: the head returns something else than one map.
+        """
+        return _one_map(self.head, self._decoded)
+
+    @readable(agree=('family',))
     def head_features(self) -> Tensor:
-        """What the decode head's classifier reads, (N, C, h, w)."""
-        self._decode()
-        return self.head_features
+        """What the decode head's classifier reads, (N, C, h, w).
 
-    @cached_property
+        Raises:
+            SetupError: the head classifies by other means than mmseg's ``cls_seg``.
+        """
+        _ = self._decoded
+        if self._classifier_input is None:
+            raise SetupError(
+                f'What the classifier of this {type(self.head).__name__} reads is not known: it '
+                "does not call mmseg's `cls_seg`. Use losses on `logits` or on feature maps."
+            )
+        return self._classifier_input
+
+    @readable(agree=('family', 'num_classes', 'activation'))
     def aux_logits(self) -> tuple[Tensor, ...]:
         """Class logits of the auxiliary heads, each (N, K, h, w)."""
         features = self.features
         with self._context():
             return tuple(_one_map(head, head(features)) for head in self.auxiliary_heads)
 
-    def _decode(self) -> None:
+    _classifier_input: Tensor | None = None
+
+    @cached_property
+    def _decoded(self) -> Any:
+        """What the decode head returns; noted on the way: what its classifier reads."""
         features = self.features
-        with self._context(), noting(self.head, 'cls_seg', self._note_classifier):
-            self.seg_logits = _one_map(self.head, self.head(features))
+        with self._context(), watch_calls(self.head, 'cls_seg', self._note_classifier):
+            return self.head(features)
 
     def _note_classifier(self, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        self.head_features = inputs[0]
+        self._classifier_input = inputs[0]
 
     def outputs(self) -> list[Tensor]:
         """Features of all stages and logits of all heads."""
@@ -143,10 +154,10 @@ class SegmentationView(View):
 
     def _notes(self) -> list[Note]:
         def note_features(_: tuple, features: Any) -> None:
-            self.features = tuple(features)
+            self.features = as_levels(features)
 
         def note_logits(inputs: tuple, _: Any) -> None:
-            self.seg_logits = _one_map(self.head, inputs[0])
+            self._decoded = inputs[0]
 
         notes = [
             *super()._notes(),

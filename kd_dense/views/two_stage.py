@@ -6,24 +6,19 @@ network, as in :mod:`kd_dense.views.dense`. Shapes: R proposals of all images, K
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from mmdet.models.dense_heads import RPNHead
-from mmdet.models.detectors import TwoStageDetector
-from mmdet.models.roi_heads import StandardRoIHead
-from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor, nn
 
 from ..errors import SetupError
-from .base import HostInfo
+from ..hosts.heads import anchors_of, is_two_stage, predicts_deltas
+from ..registry import VIEWS
 from .dense import DenseView
-from .heads import anchors_of, strides_of
+from .info import ROI_DELTAS, HostInfo
+from .readable import readable
 from .view import Note
-
-OF_PROPOSALS = ('proposals', 'roi_cls_logits', 'roi_deltas')  # the student's
 
 
 class RoITargets(NamedTuple):
@@ -41,6 +36,7 @@ class RoITargets(NamedTuple):
     box_targets: Tensor
 
 
+@VIEWS.register_module()
 class TwoStageView(DenseView):
     """What losses may look at in a two-stage detector for one batch.
 
@@ -56,32 +52,23 @@ class TwoStageView(DenseView):
         return model.rpn_head
 
     @staticmethod
-    def describes(model: nn.Module) -> bool:
-        """Whether this view fits the model."""
-        roi_head = getattr(model, 'roi_head', None)
-        box_head = getattr(roi_head, 'bbox_head', None)
-        return (
-            isinstance(model, TwoStageDetector)
-            and type(model).loss is TwoStageDetector.loss  # Trident's repeats each image
-            and isinstance(getattr(model, 'rpn_head', None), RPNHead)
-            and isinstance(roi_head, StandardRoIHead)
-            and isinstance(box_head, BBoxHead)
-            and type(box_head).get_targets is BBoxHead.get_targets
-        )
+    def fits(model: nn.Module) -> bool:
+        """Whether this view fits a model."""
+        return is_two_stage(model)
 
-    @staticmethod
-    def describe(model: nn.Module) -> HostInfo:
-        """What of the model has to agree between teacher and student."""
+    @classmethod
+    def describe(cls, model: nn.Module) -> HostInfo:
+        """Read off a model what two models may have to agree in."""
         rpn, box_head = model.rpn_head, model.roi_head.bbox_head
         scores = 'sigmoid' if getattr(box_head.loss_cls, 'use_sigmoid', False) else 'softmax'
         if box_head.custom_cls_channels:
             scores = type(box_head.loss_cls).__name__
+        dense = cls._dense_info(rpn)
+        if predicts_deltas(box_head):
+            dense['abilities'] = frozenset([*dense['abilities'], ROI_DELTAS])
         return HostInfo(
-            family=TwoStageView.family,
-            strides=strides_of(rpn),
+            **dense,
             num_classes=box_head.num_classes,
-            activation='sigmoid' if rpn.use_sigmoid_cls else 'softmax',
-            num_anchors=rpn.num_base_priors,
             boxes=f'4 values by {type(rpn.bbox_coder).__name__}',
             head=type(box_head).__name__,
             anchors=anchors_of(rpn),
@@ -91,20 +78,17 @@ class TwoStageView(DenseView):
             else 'none',
         )
 
-    def read_ahead(self, names: Iterable[str]) -> None:
-        """Compute what needs no student to have run: of proposals, the features alone.
-
-        Args:
-            names: of properties.
-        """
-        super().read_ahead({'features' if n in OF_PROPOSALS else n: None for n in names})
+    @staticmethod
+    def box_head_of(model: nn.Module) -> nn.Module:
+        """The second stage's head of a model."""
+        return model.roi_head.bbox_head
 
     @property
-    def box_head(self) -> nn.Module:
+    def box_head(self) -> Any:
         """The second stage's head."""
-        return self.model.roi_head.bbox_head
+        return self.box_head_of(self.model)
 
-    @cached_property
+    @readable(agree=('family',), ahead='features')
     def proposals(self) -> Tensor:
         """The student's sampled proposals: (image, x1, y1, x2, y2) in pixels, (R, 5), detached."""
         if not isinstance(self._student, TwoStageView):
@@ -129,12 +113,13 @@ class TwoStageView(DenseView):
         logits, deltas = zip(*outputs, strict=True)
         return torch.cat(logits), torch.cat(deltas)
 
-    @cached_property
+    # the teacher pools proposals from its own features, whatever their strides
+    @readable(agree=('family', 'num_classes', 'roi_scores'), ahead='features')
     def roi_cls_logits(self) -> Tensor:
         """Class logits of the proposals, background last, (R, K + 1), in float32."""
         return self._roi_outputs[0].float()
 
-    @cached_property
+    @readable(agree=('family', 'num_classes', 'roi_boxes'), ahead='features')
     def roi_deltas(self) -> Tensor:
         """Encoded boxes of the proposals, (R, K * 4) or class-agnostic (R, 4), in float32."""
         return self._roi_outputs[1].float()

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SetupError
-from .base import Batch, HostInfo, noting
+from .batch import Batch
+from .info import HostInfo
+from .readable import ITSELF, Readable, readable
+from .watch import watch_calls
 
 Note = tuple[Any, str, Callable[..., None]]
 
@@ -24,7 +27,7 @@ class View:
     """What losses may look at in one model, for one batch.
 
     Each property is computed when first read, by the model's own methods; for the student
-    everything is noted while its own loss runs (:meth:`noting_loss`) and nothing is computed twice.
+    everything is noted while its own loss runs (:meth:`recording`) and nothing is computed twice.
 
     Args:
         model: the host, with ``extract_feat``.
@@ -35,6 +38,7 @@ class View:
     Attributes:
         parts: names of the model's parts that run one after the other.
         family: what this kind of host is called.
+        label: whose view it is, for the profiler.
     """
 
     parts: ClassVar[tuple[str, ...]] = ('backbone', 'neck')
@@ -51,16 +55,27 @@ class View:
         self.batch = batch
         self._context = context
         self._student = student
+        self.label = 'student' if student is None else 'teacher'
 
     @staticmethod
-    def describes(model: nn.Module) -> bool:
-        """Whether this view fits the model."""
+    def fits(model: nn.Module) -> bool:
+        """Whether this view fits a model."""
+        raise NotImplementedError
+
+    @classmethod
+    def describe(cls, model: nn.Module) -> HostInfo:
+        """Read off a model what two models may have to agree in; ask for it by ``host_info``."""
         raise NotImplementedError
 
     @staticmethod
-    def describe(model: nn.Module) -> HostInfo:
-        """What of the model has to agree between teacher and student."""
+    def head_of(model: nn.Module) -> nn.Module:
+        """The head that knows the classes."""
         raise NotImplementedError
+
+    @property
+    def head(self) -> Any:
+        """The head that knows the classes."""
+        return self.head_of(self.model)
 
     @property
     def num_anchors(self) -> int:
@@ -73,21 +88,11 @@ class View:
         width = self.batch.images.shape[-1]
         return tuple(width / w for _, w in self.level_sizes)
 
-    @cached_property
+    @readable(agree=('family', 'strides'))
     def features(self) -> tuple[Tensor, ...]:
         """What the head reads: L maps (N, C, H, W)."""
         with self._context():
-            return tuple(self.model.extract_feat(self.batch.images))
-
-    @property
-    def features_of_any_size(self) -> tuple[Tensor, ...]:
-        """:attr:`features`, for losses that do not mind other strides than the other model's."""
-        return self.features
-
-    @property
-    def any_features(self) -> tuple[Tensor, ...]:
-        """:attr:`features`, for losses that find by themselves what two models share."""
-        return self.features
+            return as_levels(self.model.extract_feat(self.batch.images))
 
     def outputs(self) -> list[Tensor]:
         """Everything the model computes for its predictions: features and logits."""
@@ -141,8 +146,8 @@ class View:
             size: (h, w) of the map of the whole padded image.
         """
         known = dict(zip(self.level_sizes, self.strides, strict=True))
-        stride = known.get(tuple(size), self.batch.images.shape[-1] / size[-1])
-        return self.batch.inside(tuple(size), stride)
+        stride = known.get((size[0], size[1]), self.batch.images.shape[-1] / size[-1])
+        return self.batch.inside((size[0], size[1]), stride)
 
     def level_masks(self) -> list[Tensor]:
         """Which positions of each level's map count: L masks (N, H, W), without padding."""
@@ -162,33 +167,44 @@ class View:
 
     def own_loss(self, name: str) -> Tensor:
         """One of the model's own losses as it enters their sum, a scalar; 0 if there is none."""
-        value = self.own_losses.get(name, self.features[0].new_zeros(()))
-        return value.mean() if isinstance(value, Tensor) else sum(v.mean() for v in value)
+        nothing = self.features[0].new_zeros(())
+        value = self.own_losses.get(name, nothing)
+        if isinstance(value, Tensor):
+            return value.mean()
+        return sum((v.mean() for v in value), start=nothing)
 
-    def read_ahead(self, names: Iterable[str]) -> None:
-        """Compute of these properties what needs no student to have run.
+    def precompute(self, names: Iterable[str]) -> None:
+        """Compute of some properties what needs no student to have run.
 
         Args:
-            names: of properties.
+            names: of properties that losses may read.
         """
-        for name in names:
-            getattr(self, name)
+        for name in sorted(names):
+            declared = getattr(type(self), name)
+            ahead = declared.ahead if isinstance(declared, Readable) else ITSELF
+            if ahead is not None:
+                getattr(self, name if ahead == ITSELF else ahead)
 
     @contextmanager
-    def noting_loss(self) -> Iterator[None]:
+    def recording(self) -> Iterator[None]:
         """Note outputs, assignment and losses while the model's own loss runs inside."""
         with ExitStack() as stack:
             for owner, method, note in self._notes():
-                stack.enter_context(noting(owner, method, note))
+                stack.enter_context(watch_calls(owner, method, note))
             yield
 
     def _notes(self) -> list[Note]:
-        """Which methods to note, as arguments of :func:`~kd_dense.views.base.noting`."""
+        """Which methods to watch, as arguments of :func:`~kd_dense.views.watch.watch_calls`."""
 
         def note_losses(inputs: tuple, losses: dict[str, Any]) -> None:
             self.own_losses = dict(losses)
 
         return [(self.model, 'loss', note_losses)]
+
+
+def as_levels(features: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """What ``extract_feat`` returned as L maps: some backbones return one map alone."""
+    return (features,) if isinstance(features, Tensor) else tuple(features)
 
 
 def probe(
@@ -210,7 +226,7 @@ def probe(
     image = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
     seen = view(model, Batch(image, []), torch.no_grad)
     try:
-        seen.read_ahead(reads)
+        seen.precompute(reads)
     finally:
         for module in training:
             module.training = True

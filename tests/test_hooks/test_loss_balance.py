@@ -9,7 +9,7 @@ import torch
 
 from kd_dense.errors import SetupError
 from kd_dense.hooks import LossBalanceHook
-from kd_dense.hooks.balance_report import STUDENT, Measure, findings, summarize
+from kd_dense.hooks.balance import STUDENT, Measure, findings, summarize
 from kd_dense.hooks.loss_balance import gradient_norm, measure
 from tests.models import gfl, losses
 

@@ -29,14 +29,14 @@ def test_the_weight_in_force_is_weight_times_factor():
 
 
 def test_a_loss_without_parameters_contributes_a_plain_zero():
-    value = DistillationLoss().nothing(torch.ones(1, 3, 2, 2, dtype=torch.float64))
+    value = DistillationLoss().zero_like_parameters(torch.ones(1, 3, 2, 2, dtype=torch.float64))
     assert value.shape == () and value.item() == 0 and value.dtype == torch.float64
 
 
 def test_a_loss_with_parameters_contributes_a_zero_that_reaches_each_of_them():
     loss = DistillationLoss()
     loss.layers = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-    value = loss.nothing(torch.ones(1))
+    value = loss.zero_like_parameters(torch.ones(1))
     value.backward()
     assert value.item() == 0
     assert [p.grad.abs().sum().item() for p in loss.parameters()] == [0, 0, 0, 0]

@@ -8,6 +8,7 @@ from torch import nn
 from kd_dense import MODELS, ChannelWise
 from kd_dense.errors import SetupError
 from kd_dense.losses import channel_kl
+from kd_dense.teachers import FrozenTeacher
 from tests import pairs
 from tests.models import gfl
 from tests.segmentation import pair, segmentor, views
@@ -100,7 +101,7 @@ def test_ignored_pixels_change_nothing():
 def test_features_of_other_channels_get_an_adapter_that_learns():
     student, teacher = pair(teacher=segmentor(width=16))
     loss = ChannelWise(stages=('head', 0, 'logits'))
-    loss.connect(student, lambda: teacher)
+    loss.connect(student, FrozenTeacher.of(teacher))
     assert [type(a) for a in loss.adapters] == [nn.Conv2d, nn.Conv2d, nn.Identity]
     loss(*views(student, teacher)).backward()
     assert all(p.grad.abs().sum() > 0 for p in loss.parameters())
@@ -133,7 +134,7 @@ def test_levels_stand_for_all_feature_maps_each_with_an_adapter():
     values = []
     for stages in (('levels',), (0, 1, 2)):
         loss = ChannelWise(stages=stages, temperature=1)
-        loss.connect(student, lambda: teacher)
+        loss.connect(student, FrozenTeacher.of(teacher))
         torch.manual_seed(0)
         loss.init_weights()
         assert [a.out_channels for a in loss.adapters] == [32] * 3

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from kd_dense import Holistic
-from kd_dense.discriminator import gradient_penalty
 from kd_dense.errors import SetupError
+from kd_dense.losses.adversarial.critic import gradient_penalty
+from kd_dense.teachers import FrozenTeacher
 from tests.segmentation import pair, segmentor, views
 
 SMALL = (8, 8, 16, 16)
@@ -15,7 +16,7 @@ def game(teacher: dict | None = None, same: bool = False, **choices):
     """A connected loss with its optimizer, and both views of a batch."""
     student, other = pair(teacher=teacher)
     loss = Holistic(**{'width': SMALL, 'limit': None} | choices)
-    loss.connect(student, lambda: other)
+    loss.connect(student, FrozenTeacher.of(other))
     loss.has_optimizer = True
     return loss.eval(), *views(student, student if same else other)  # eval: one spectral norm
 
@@ -30,11 +31,10 @@ def test_the_student_is_told_the_negative_mean_score():
 
 def test_the_discriminator_minimises_the_gap_and_the_penalty():
     loss, ours, theirs = game(penalty=7.0, seed=3)
-    loss(ours, theirs)
-    student, teacher, images = loss.shown
+    student, teacher, images = shown = loss.show(ours, theirs)
     assert not student.requires_grad and not teacher.requires_grad
     share = torch.rand(2, generator=torch.Generator().manual_seed(3 * 1_000_003 * 4096))
-    parts = loss.judge()
+    parts = loss.own_losses(shown)
     critic = loss.discriminator
     gap = critic(teacher, images).mean() - critic(student, images).mean()
     penalty = gradient_penalty(lambda x: critic(x, images), student, teacher, share).mean()
@@ -46,17 +46,17 @@ def test_the_discriminator_minimises_the_gap_and_the_penalty():
 def test_each_judgement_draws_new_points_and_leaves_the_random_numbers_alone():
     loss, ours, theirs = game()
     before = torch.get_rng_state()
-    loss(ours, theirs)
-    first, second = loss.judge()['penalty'], loss.judge()['penalty']
+    shown = loss.show(ours, theirs)
+    first, second = (loss.own_losses(shown)['penalty'] for _ in range(2))
     assert not first.equal(second) and torch.get_rng_state().equal(before)
     loss.drawn.zero_()
-    assert loss.judge()['penalty'].equal(first)
+    assert loss.own_losses(shown)['penalty'].equal(first)
 
 
 def test_the_gap_is_zero_where_student_and_teacher_say_the_same():
     loss, ours, theirs = game(same=True)
-    loss(ours, theirs)
-    assert loss.judge()['gap'].item() == pytest.approx(0, abs=1e-6)
+    shown = loss.show(ours, theirs)
+    assert loss.own_losses(shown)['gap'].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_the_gradient_reaches_the_student_and_neither_the_discriminator_nor_the_teacher():
@@ -73,7 +73,8 @@ def test_ignored_pixels_and_padding_change_nothing():
     valid = ours.valid_at(ours.seg_logits.shape[-2:])[:, None]
     ours.seg_logits = torch.where(valid, ours.seg_logits, torch.arange(3.0)[:, None, None])
     torch.testing.assert_close(loss(ours, theirs), before)
-    assert (loss.shown.student * ~valid == 0).all() and (loss.shown.teacher * ~valid == 0).all()
+    shown = loss.show(ours, theirs)
+    assert (shown.student * ~valid == 0).all() and (shown.teacher * ~valid == 0).all()
 
 
 def test_the_limit_holds_the_gradient_on_the_logits_to_that_of_the_task():
@@ -95,8 +96,8 @@ def test_the_limit_holds_the_gradient_on_the_logits_to_that_of_the_task():
 
 def test_a_teacher_of_another_output_stride_is_shown_at_the_students_size():
     loss, ours, theirs = game(teacher=segmentor(stride=16))
-    loss(ours, theirs)
-    assert loss.shown.teacher.shape == loss.shown.student.shape
+    shown = loss.show(ours, theirs)
+    assert shown.teacher.shape == shown.student.shape
 
 
 def test_without_its_own_optimizer_it_is_refused():
@@ -106,15 +107,23 @@ def test_without_its_own_optimizer_it_is_refused():
         loss(ours, theirs)
 
 
-def test_switched_off_it_is_a_plain_zero_and_the_discriminator_is_shown_nothing():
+def test_switched_off_it_is_a_plain_zero_without_the_discriminator():
+    loss, ours, _ = game()
+    zero = loss.zero_like_parameters(ours.batch.images)
+    assert zero.item() == 0 and not zero.requires_grad
+
+
+def test_the_loss_keeps_nothing_of_a_batch():
     loss, ours, theirs = game()
+    before = dict(vars(loss))
     loss(ours, theirs)
-    assert loss.nothing(ours.batch.images).item() == 0 and loss.shown is None
+    loss.show(ours, theirs)
+    assert vars(loss) == before
 
 
 def test_all_of_it_is_apart_from_the_student():
     loss, *_ = game()
-    assert set(loss.apart()) == set(loss.state_dict())
+    assert set(loss.unsynced_parameters()) == set(loss.state_dict())
 
 
 @pytest.mark.parametrize(

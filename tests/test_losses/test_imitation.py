@@ -8,7 +8,8 @@ from torch import nn
 from kd_dense import MODELS, FeatureImitation
 from kd_dense.errors import SetupError
 from kd_dense.losses import masked_squared_error
-from kd_dense.regions import REGIONS
+from kd_dense.losses.regions import REGIONS
+from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import OneStageView
 from tests.models import gfl
 from tests.pairs import batch_for, build, noted, pair, retina
@@ -130,7 +131,7 @@ def test_adapters_bring_the_students_channels_to_the_teachers(variant):
     student = noted(model, batch_for(model))
     teacher = OneStageView(wide, student.batch, torch.no_grad)
     loss = FeatureImitation('main', variant=variant)
-    loss.connect(model, lambda: wide)
+    loss.connect(model, FrozenTeacher.of(wide))
     assert [(a.in_channels, a.out_channels, a.kernel_size) for a in loss.adapters] == [
         (16, 32, (1, 1))
     ] * 3
@@ -153,7 +154,7 @@ def test_adapters_are_convolutions_where_needed_or_asked_for():
         ('none, same', 'none', same),
     ):
         loss = FeatureImitation(adapter=adapter)
-        loss.connect(model, lambda teacher=teacher: teacher)
+        loss.connect(model, FrozenTeacher.of(teacher))
         kinds[name] = [type(a) for a in loss.adapters]
     assert kinds == {
         'auto, same': [nn.Identity] * 3,
@@ -164,15 +165,14 @@ def test_adapters_are_convolutions_where_needed_or_asked_for():
 
 
 def test_without_adapters_the_teacher_is_not_even_built():
-    def never():
-        raise AssertionError('built')
-
-    FeatureImitation(adapter='none').connect(build(gfl()), never)
+    teacher = FrozenTeacher('gone.py', 'gone.pth')
+    FeatureImitation(adapter='none').connect(build(gfl()), teacher)
+    assert 'model' not in vars(teacher)
 
 
 def test_initialising_starts_the_adapters_anew():
     loss = FeatureImitation(adapter='conv1x1')
-    loss.connect(build(gfl()), lambda: build(gfl(), 1))
+    loss.connect(build(gfl()), FrozenTeacher.of(build(gfl(), 1)))
     with torch.no_grad():
         for parameter in loss.parameters():
             parameter.zero_()
@@ -182,8 +182,8 @@ def test_initialising_starts_the_adapters_anew():
 
 def test_an_inactive_loss_still_touches_its_adapters():
     loss = FeatureImitation(weight=0, adapter='conv1x1')
-    loss.connect(build(gfl()), lambda: build(gfl(), 1))
-    value = loss.nothing(torch.zeros(1, 3, 8, 8))
+    loss.connect(build(gfl()), FrozenTeacher.of(build(gfl(), 1)))
+    value = loss.zero_like_parameters(torch.zeros(1, 3, 8, 8))
     value.backward()
     assert value.item() == 0
     assert all(p.grad is not None and not p.grad.any() for p in loss.parameters())

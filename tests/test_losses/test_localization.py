@@ -10,7 +10,7 @@ from mmdet.models.utils import unpack_gt_instances
 from kd_dense import MODELS, LocalizationDistillation
 from kd_dense.errors import SetupError
 from kd_dense.losses import edge_kl, softmax_kl
-from kd_dense.regions import vlr_overlaps
+from kd_dense.losses.regions import vlr_overlaps
 from kd_dense.views import OneStageView
 from tests.models import gfl
 from tests.pairs import atss, build, pair

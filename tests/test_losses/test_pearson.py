@@ -8,6 +8,7 @@ from torch import nn
 from kd_dense import MODELS, PearsonDistillation
 from kd_dense.errors import SetupError
 from kd_dense.losses import shared_levels, standardized_squared_error
+from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import OneStageView
 from tests import segmentation
 from tests.models import gfl, raw_batch
@@ -119,7 +120,7 @@ def test_the_loss_adds_the_levels_without_padding():
     batch = batch_for(student)
     ours, theirs = noted(student, batch), OneStageView(teacher, batch, torch.no_grad)
     loss = PearsonDistillation()
-    loss.connect(student, lambda: teacher)
+    loss.connect(student, FrozenTeacher.of(teacher))
     levels = zip(ours.features, theirs.features, ours.strides, strict=True)
     expected = sum(
         standardized_squared_error(s, t, batch.inside(s.shape[-2:], stride))
@@ -160,7 +161,7 @@ def test_any_two_families_share_features(student, teacher, adapters):
 def test_adapters_start_anew_and_are_there_for_equal_channels_where_asked_for():
     student, teacher = build(gfl(), 0), build(gfl(), 1)
     loss = PearsonDistillation(adapter='conv1x1', levels=(1,))
-    loss.connect(student, lambda: teacher)
+    loss.connect(student, FrozenTeacher.of(teacher))
     assert [type(layer) for layer in loss.adapters] == [nn.Conv2d]
     before = loss.adapters[0].weight.clone()
     torch.manual_seed(5)

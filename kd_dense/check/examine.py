@@ -1,0 +1,198 @@
+"""The examination of a config, and its short form before a training."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import MessageHub
+from mmengine.registry import DefaultScope
+
+from ..distiller import Distiller
+from ..errors import SetupError
+from ..hosts import isolated_rng
+from ..hosts.configs import check_data, is_distiller
+from .batch import examine_batch, examine_losses, read_batch, start_training
+from .classes import classes_of_data, examine_classes
+from .cost import DISTILLED, examine_cost, optimizers
+from .pair import examine_pair
+from .parts import Parts, build_parts, describe, parts_of
+from .preprocessing import examine_preprocessing
+from .report import Report, Section
+from .validation import examine_quality
+from .weights import Read, examine_weights
+
+COUNTER = itertools.count()  # of examinations: mmengine shares messages between equal names
+
+
+@dataclass(frozen=True)
+class Options:
+    """How far an examination goes.
+
+    Args:
+        checkpoint: what the student starts from; None for the config's ``load_from``.
+        steps: of training to time; 0 for none.
+        validate: images of the validation set to evaluate on; 0 for none.
+    """
+
+    checkpoint: str | None = None
+    steps: int = 3
+    validate: int = 0
+
+
+def examine(
+    config: Config,
+    subject: str,
+    options: Options,
+    say: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Examine a distillation before it is trained; all findings are collected.
+
+    Nothing is written but what training would cache of the network; the config is not changed.
+
+    Args:
+        config: of the training.
+        subject: what to call it.
+        options: how far to go.
+        say: is told what takes its time.
+
+    Raises:
+        SetupError: the config trains nothing with a teacher.
+    """
+    if not is_distiller(config):
+        raise SetupError(
+            f'{subject} trains a {config.model.get("type")} without a teacher: there is nothing to '
+            "check. Name the config of a distillation (`model.type='kd_dense.Distiller'`)."
+        )
+    MessageHub.get_instance(f'kd_dense.check.{next(COUNTER)}')  # none of another training
+    report = Report(subject)
+    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
+        say('building teacher and student')
+        parts = build_parts(config, report.section('Models'))
+        read = _at_rest(parts, config, options.checkpoint or config.get('load_from'), report)
+        _at_work(parts, read, config, options, report, say)
+    return report
+
+
+def before_training(config: Config, distiller: Distiller, subject: str) -> Report:
+    """What can be said without a batch, of a distiller that is about to train; nothing is changed.
+
+    Args:
+        config: of the training.
+        distiller: as the runner has built it.
+        subject: what to call it.
+    """
+    report = Report(subject)
+    # of the models nothing is told here: they are built
+    parts = parts_of(distiller, models := Section('models'))
+    if models.findings():
+        report.sections.append(models)
+    scope = DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet'))
+    with isolated_rng(), scope:
+        _at_rest(parts, config, config.get('load_from'), report, fetch=False)
+    return report
+
+
+def refuse(report: Report) -> None:
+    """Refuse a training in which something is wrong.
+
+    Raises:
+        SetupError: all that is not right, at once.
+    """
+    if report.healthy:
+        return
+    found = [' '.join(filter(None, (f.problem, f.way_out))) for f in report.findings()]
+    if len(found) == 1:
+        raise SetupError(found[0])
+    listed = '\n  - '.join(found)
+    raise SetupError(
+        f'{len(found)} things are not right with {report.subject}:\n  - {listed}\n'
+        '`--no-check` trains all the same, where that is possible.'
+    )
+
+
+def _at_rest(
+    parts: Parts, config: Config, start: str | None, report: Report, fetch: bool = True
+) -> Read:
+    """What can be said of models, checkpoints and names without showing a picture of the data."""
+    resumes = bool(config.get('resume'))
+    read = examine_weights(parts, start, report.section('Weights'), fetch, resumes)
+    section = report.section('Classes')
+    hosts = describe(parts, section)
+    data = classes_of_data(config, section)
+    examine_classes(parts, hosts, data, read.teacher, section)
+    examine_preprocessing(parts, read, report.section('Preprocessing'))
+    examine_pair(parts, hosts, section := report.section('Pair'))
+    if parts.error is not None and report.healthy:  # of none of the parts, nor of their agreement
+        with section.collect_errors('distiller'):
+            raise parts.error
+    return read
+
+
+def _at_work(
+    parts: Parts,
+    read: Read,
+    config: Config,
+    options: Options,
+    report: Report,
+    say: Callable[[str], None],
+) -> None:
+    """What shows on real images."""
+    section = report.section('One batch of the training set')
+    if parts.student is None:
+        section.skipped('batch', 'there is no student to show it to')
+        return
+    batch: dict[str, Any] | None = None
+    say('reading a batch of the training set')
+    with section.collect_errors('data'):
+        check_data(config, ('train_dataloader',))
+        batch = read_batch(config)
+    if batch is None:
+        return
+    device = get_device()
+    examine_batch(parts.student.to(device), batch, section)
+
+    section = report.section('Losses on this batch')
+    say('computing every loss and its gradient')
+    if not _loads(parts, told=not report.healthy, section=section):
+        section.skipped('losses', 'the pair cannot train yet: see what is wrong')
+        return
+    wrapper = optimizers(config, on_gpu=device.startswith('cuda'))[DISTILLED]
+    optimizer = start_training(parts, read.student, wrapper, device, section)
+    if optimizer is None:
+        return
+    examine_losses(parts, batch, optimizer, config, section)
+
+    if options.validate:
+        section = report.section('Quality')
+        say(f'evaluating on {options.validate} images of the validation set')
+        with section.collect_errors('validation set'):
+            check_data(config, ('val_dataloader',))
+            trained = read.student is not None
+            examine_quality(parts, trained, config, options.validate, section)
+    if options.steps:
+        say(f'timing {options.steps} steps')
+        section = report.section('Cost of a step')
+        examine_cost(parts, optimizer, batch, config, options.steps, section)
+
+
+def _loads(parts: Parts, told: bool, section: Section) -> bool:
+    """Whether the teacher can be loaded beside its student.
+
+    Args:
+        parts: with a distiller, or without.
+        told: whether what is wrong with the pair was told before.
+        section: where to tell it else.
+    """
+    if parts.distiller is None:
+        return False
+    tried = Section('')
+    with tried.collect_errors('teacher'):
+        parts.distiller.load_teacher()
+    if not told:
+        section.lines += tried.lines
+    return not tried.lines

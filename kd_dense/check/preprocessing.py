@@ -1,0 +1,184 @@
+"""Whether both models see images as they were made to, and what looks like a mistake."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mmengine.model import ImgDataPreprocessor
+
+from ..teachers.renormalize import Renormalize, statistics
+from .parts import Parts
+from .report import Section
+from .weights import Read
+
+# channel means of ImageNet for images of 0 to 255, red first
+IMAGENET = (123.675, 116.28, 103.53)
+NEAR = 2.0  # Caffe's differ in the first decimal
+
+
+class Statistics(NamedTuple):
+    """How a model wants its images.
+
+    Attributes:
+        mean, std: of the channels, in the model's own order.
+        rgb: whether that is red first.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    rgb: bool
+
+    def __str__(self) -> str:
+        return f'mean {_numbers(self.mean)}, std {_numbers(self.std)}, {self.channels}'
+
+    @property
+    def channels(self) -> str:
+        """Their order, in a word."""
+        return 'RGB' if self.rgb else 'BGR'
+
+
+def examine_preprocessing(parts: Parts, read: Read, section: Section) -> None:
+    """Compare mean, std, channel order and padding of student and teacher.
+
+    Args:
+        parts: the models.
+        read: their checkpoints, which may tell the config that they were trained with.
+        section: where to tell.
+    """
+    section.columns = ('student', 'teacher')
+    roles = parts.models()
+    found = {
+        role: model.data_preprocessor
+        for role, model in roles.items()
+        if model is not None and isinstance(model.data_preprocessor, ImgDataPreprocessor)
+    }
+    rows = {role: _rows(preprocessor) for role, preprocessor in found.items()}
+    for item in ('mean', 'std', 'channels', 'padding'):
+        section.ok(item, *(rows.get(role, {}).get(item, '') for role in roles))
+    if parts.student is not None and parts.teacher_model is not None:
+        with section.collect_errors('together'):
+            _together(parts, section)
+    for role, preprocessor in found.items():
+        _suspicions(role, seen_by(preprocessor), getattr(read, role), section)
+
+
+def seen_by(preprocessor: ImgDataPreprocessor) -> Statistics:
+    """What a preprocessor does; mmcv reads images with blue first."""
+    mean, std = (tuple(round(v, 4) for v in values.tolist()) for values in statistics(preprocessor))
+    return Statistics(mean, std, bool(preprocessor._channel_conversion))
+
+
+def _rows(preprocessor: ImgDataPreprocessor) -> dict[str, str]:
+    seen = seen_by(preprocessor)
+    return dict(
+        mean=_numbers(seen.mean),
+        std=_numbers(seen.std),
+        channels=seen.channels,
+        padding=f'to a multiple of {preprocessor.pad_size_divisor}',
+    )
+
+
+def _together(parts: Parts, section: Section) -> None:
+    """Whether the teacher can be shown its images the way it wants them."""
+    student, teacher = parts.student.data_preprocessor, parts.teacher_model.data_preprocessor
+    same = Renormalize(student, teacher).identical
+    section.summary = 'the same' if same else 'the teacher gets the images its own way'
+    section.ok('together', 'the same' if same else 'reconciled', identical=same)
+
+
+def _suspicions(
+    role: str, seen: Statistics, checkpoint: Mapping[str, Any] | None, section: Section
+) -> None:
+    trained = trained_with(checkpoint) if checkpoint else None
+    option = f'{"model.student" if role == "student" else "the teacher"}.data_preprocessor'
+    if trained is not None and not _same(seen, trained):
+        section.warning(
+            role,
+            problem=f'The {role} gets images otherwise than its checkpoint was trained: {seen}; '
+            f'the config in the checkpoint says {trained}.',
+            way_out=f'Set `{option}` as there, or name the config that the checkpoint was trained '
+            'with.',
+        )
+    elif (text := _suspicious(seen)) and trained is None:
+        section.warning(role, problem=f'The {role} has {text}', way_out=f'Look at `{option}`.')
+
+
+def _suspicious(seen: Statistics) -> str:
+    """What looks like a mistake, as the rest of a sentence."""
+    for rgb, mean in ((True, IMAGENET), (False, IMAGENET[::-1])):
+        if all(abs(a - b) < NEAR for a, b in zip(seen.mean, mean, strict=True)):
+            if seen.rgb == rgb:
+                return ''
+            order, first = ('RGB', 'red') if rgb else ('BGR', 'blue')
+            return (
+                f'the mean of ImageNet in the order {order} ({first} first), and images in '
+                f'{seen.channels}. mmcv reads BGR; with this mean it takes `bgr_to_rgb={rgb}` '
+                f'(torchvision and most models: 123.675, 116.28, 103.53 and `bgr_to_rgb=True`; '
+                'Caffe: 103.53, 116.28, 123.675 and `bgr_to_rgb=False`).'
+            )
+    if 0 < max(seen.mean) <= 1 and max(seen.std) <= 1:
+        return (
+            f'mean {_numbers(seen.mean)} and std {_numbers(seen.std)}, which are made for images '
+            'of 0 to 1; mmcv reads 0 to 255.'
+        )
+    return ''
+
+
+def _same(a: Statistics, b: Statistics) -> bool:
+    values = zip((*a.mean, *a.std), (*b.mean, *b.std), strict=True)
+    order = a.rgb == b.rgb or (len({*a.mean}) == len({*a.std}) == 1 and not any(a.mean))
+    return order and all(abs(x - y) < 0.01 for x, y in values)
+
+
+def trained_with(checkpoint: Mapping[str, Any]) -> Statistics | None:
+    """What the config says that a checkpoint carries; None where it does not say.
+
+    The config is text; it is read without running it.
+    """
+    meta = checkpoint.get('meta') or {}
+    text = meta.get('cfg', meta.get('config'))
+    if not isinstance(text, str):
+        return None
+    try:
+        assigned = {
+            target.id: statement.value
+            for statement in ast.parse(text).body
+            if isinstance(statement, ast.Assign)
+            for target in statement.targets
+            if isinstance(target, ast.Name)
+        }
+        model = _value(assigned['model']) if 'model' in assigned else {}
+        candidates = [
+            model.get('data_preprocessor'),
+            (model.get('student') or {}).get('data_preprocessor'),  # of a distiller
+            *(_value(assigned[k]) for k in ('data_preprocessor', 'img_norm_cfg') if k in assigned),
+        ]
+    except (SyntaxError, ValueError, AttributeError):  # no plain config
+        return None
+    told = next((c for c in candidates if c and c.get('mean') is not None), None)
+    if told is None or len(told['mean']) != 3:
+        return None
+    rgb = any(told.get(key, False) for key in ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb'))
+    return Statistics(tuple(told['mean']), tuple(told['std']), rgb)
+
+
+def _value(node: ast.expr) -> Any:
+    """A literal, in which dicts may be written ``dict(...)``.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict' and not node.args:
+        return {keyword.arg: _value(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Dict):
+        keys = [ast.literal_eval(key) for key in node.keys]
+        return dict(zip(keys, map(_value, node.values), strict=True))
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_value(each) for each in node.elts]
+    return ast.literal_eval(node)
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ', '.join(f'{value:.6g}' for value in values)

@@ -1,0 +1,24 @@
+"""The hosts, mmdet and mmseg: their models, configs, checkpoints and heads.
+
+The one folder that knows what is inside them; what else wants to know asks a view.
+"""
+
+from .models import (
+    DISTILLER_TYPES,
+    ModelSource,
+    build_model,
+    need_mmseg,
+    read_config_file,
+    read_model_config,
+)
+from .rng import isolated_rng
+
+__all__ = [
+    'DISTILLER_TYPES',
+    'ModelSource',
+    'build_model',
+    'isolated_rng',
+    'need_mmseg',
+    'read_config_file',
+    'read_model_config',
+]

@@ -1,0 +1,161 @@
+"""Read a teacher's checkpoint completely, or say what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from ..errors import SetupError
+
+STUDENT_PREFIX = 'student.'
+
+
+def read_checkpoint(path: str | Path, role: str, advice: str = '') -> dict[str, Any]:
+    """Read a checkpoint from a path or URL to the CPU.
+
+    Args:
+        path: of a file, or a URL.
+        role: ``'teacher'`` or ``'student'``, for messages.
+        advice: how to get the file, for the message.
+
+    Raises:
+        FileNotFoundError: there is no such file, or it could not be downloaded.
+        ValueError: the file is no checkpoint.
+    """
+    name = str(path)
+    remote = '://' in name
+    if not remote and not Path(name).is_file():
+        raise FileNotFoundError(
+            f'The checkpoint of the {role} was not found: {name} (looked from {Path.cwd()}). '
+            + (advice or f'Train the {role} first, or name another checkpoint.')
+        )
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(name, map_location='cpu', logger='silent')
+    except OSError as error:  # URLError and HTTPError are OSErrors
+        raise FileNotFoundError(
+            f'The checkpoint of the {role} could not be fetched: {name} ({error}). Download it on '
+            'a machine with a network and name the file instead.'
+        ) from error
+    except (
+        UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        ImportError,
+    ) as error:
+        raise SetupError(
+            f'The checkpoint of the {role} cannot be read: {name} ({error}). It may be cut short; '
+            'copy or train it again.'
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise SetupError(
+            f'The checkpoint of the {role} holds a {type(checkpoint).__name__}, a dict was '
+            f'expected: {name}.'
+        )
+    return checkpoint
+
+
+def model_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights of one plain model in a checkpoint: of the student, if we wrote it."""
+    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    state = {k.removeprefix('module.'): v for k, v in state.items() if isinstance(v, Tensor)}
+    if any(k.startswith(STUDENT_PREFIX) for k in state):
+        state = {
+            k.removeprefix(STUDENT_PREFIX): v
+            for k, v in state.items()
+            if k.startswith(STUDENT_PREFIX)
+        }
+    return state
+
+
+def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The class names a checkpoint was trained with, in order; None where it does not say."""
+    meta = checkpoint.get('meta') or {}
+    dataset = meta.get('dataset_meta') or {}
+    names = dataset.get('classes', dataset.get('CLASSES', meta.get('CLASSES')))
+    if names is None:
+        return None
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+class WeightComparison(NamedTuple):
+    """How the weights of a checkpoint fit a model, by name.
+
+    Attributes:
+        matched: how many weights of the model are there, in the same shape.
+        total: how many weights the model has.
+        missing: names of the model's weights that are not there.
+        unexpected: names that the model does not have.
+        shapes: the weights of another shape, in words.
+    """
+
+    matched: int
+    total: int
+    missing: list[str]
+    unexpected: list[str]
+    shapes: list[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing, left over or of another shape."""
+        return not (self.missing or self.unexpected or self.shapes)
+
+    def __str__(self) -> str:
+        return (
+            f'{self.matched} of {self.total} weights match; '
+            f'missing: {_some(self.missing)}; unexpected: {_some(self.unexpected)}; '
+            f'other shape: {_some(self.shapes)}'
+        )
+
+
+def compare_weights(model: nn.Module, state: Mapping[str, Tensor]) -> WeightComparison:
+    """Compare the weights of a checkpoint with a model's; nothing is loaded."""
+    own = model.state_dict()
+    return WeightComparison(
+        sum(k in state and state[k].shape == own[k].shape for k in own),
+        len(own),
+        # batch counters are not used in evaluation, and checkpoints from before 2018 lack them
+        [k for k in own if k not in state and not k.endswith('num_batches_tracked')],
+        [k for k in state if k not in own],
+        [
+            f'{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}'
+            for k in own
+            if k in state and state[k].shape != own[k].shape
+        ],
+    )
+
+
+def load_completely(model: nn.Module, state: Mapping[str, Tensor], source: str, role: str) -> None:
+    """Load every weight of a model, or none.
+
+    Args:
+        model: the model to fill.
+        state: its weights by name.
+        source: path of the checkpoint, for messages.
+        role: ``'teacher'`` or ``'student'``, for messages.
+
+    Raises:
+        ValueError: a weight is missing, left over or of another shape.
+    """
+    found = compare_weights(model, state)
+    if not found.complete:
+        raise SetupError(
+            f'The checkpoint {source} does not fit the {role} ({type(model).__name__}): {found}. '
+            'Nothing was loaded. Name the checkpoint that was '
+            'trained with this config, or the config that this checkpoint was trained with.'
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    if not names:
+        return 'none'
+    more = f', ... ({len(names)} in all)' if len(names) > most else ''
+    return ', '.join(names[:most]) + more

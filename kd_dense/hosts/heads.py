@@ -1,0 +1,208 @@
+"""What the heads of mmdet and mmseg tell about themselves, brought to one form.
+
+Nothing else in kd_dense asks a head for its class or for whose ``get_targets`` it has; losses ask
+the view for what a head can do (:mod:`kd_dense.views.info`).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import torch
+from mmdet.models.dense_heads import AnchorHead, ATSSHead, FCOSHead, GFLHead, RPNHead
+from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead
+from mmdet.models.task_modules.assigners import ATSSAssigner
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
+from torch import Tensor, nn
+
+CLASSIFIERS = ('bbox_head', 'decode_head', 'panoptic_head', 'mask_head')
+
+
+class Assignment(NamedTuple):
+    """The student's own label assignment, all levels side by side.
+
+    Attributes:
+        anchors: xyxy in pixels, (N, P, 4); None for heads that tell none. All 0 where the
+            assigner was not shown them, in the padding.
+        labels: (N, P), 0 to K-1 for positives, K for background.
+        box_targets: as the head defines them, (N, P, 4); GFL-like heads: xyxy in pixels.
+        label_weights: what each label counts in the class loss, (N, P), 0 where it was not
+            sampled or is ignored; None for heads in which all count.
+    """
+
+    anchors: Tensor | None
+    labels: Tensor
+    box_targets: Tensor
+    label_weights: Tensor | None = None
+
+
+def flatten_levels(maps: tuple[Tensor, ...] | list[Tensor], channels: int) -> Tensor:
+    """Put the maps of all levels side by side, one row per prediction.
+
+    Args:
+        maps: L maps of shape (N, A * channels, H, W).
+        channels: values per prediction.
+
+    Returns:
+        (N, P, channels).
+    """
+    rows = [m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, channels) for m in maps]
+    return torch.cat(rows, dim=1)
+
+
+def strides_of(head: nn.Module) -> tuple[int, ...]:
+    """Pixels per position of each level of a dense head."""
+    strides = getattr(head, 'prior_generator', head).strides
+    return tuple(int(s[0] if isinstance(s, tuple | list) else s) for s in strides)
+
+
+def anchors_of(head: nn.Module) -> str:
+    """Shapes of a dense head's anchors, in words; empty for heads without."""
+    generator = getattr(head, 'prior_generator', None)
+    if not hasattr(generator, 'ratios'):
+        return ''
+    scales, ratios = (  # of all levels together; SSD has some for each
+        ', '.join(f'{value:.4g}' for each in values for value in torch.as_tensor(each).reshape(-1))
+        for values in (generator.scales, generator.ratios)
+    )
+    return f'scales {scales} and ratios {ratios} of {tuple(generator.base_sizes)} pixels'
+
+
+def read_targets(head: nn.Module, targets: tuple, num_images: int) -> Assignment | None:
+    """Bring what mmdet's ``get_targets`` methods return to one form; None for one we don't know."""
+    method = type(head).get_targets
+    if method is FCOSHead.get_targets:
+        labels, boxes = targets[:2]
+        return Assignment(
+            None,
+            torch.cat([level.reshape(num_images, -1) for level in labels], dim=1),
+            torch.cat([level.reshape(num_images, -1, 4) for level in boxes], dim=1),
+        )
+    if method in (GFLHead.get_targets, ATSSHead.get_targets):
+        anchors, labels, weights, boxes = (torch.cat(levels, 1) for levels in targets[:4])
+        return Assignment(anchors, labels, boxes, weights)
+    if method is AnchorHead.get_targets:
+        labels, weights, boxes = (torch.cat(levels, 1) for levels in targets[:3])
+        return Assignment(None, labels, boxes, weights)
+    return None
+
+
+# -- which host family a model is of --------------------------------------------------------------
+
+
+def is_one_stage(model: nn.Module) -> bool:
+    """Whether a model is a one-stage detector whose dense head is known here.
+
+    Heads with another number of anchors on each level (SSD) are not: their predictions do not lie
+    on a grid.
+    """
+    head = getattr(model, 'bbox_head', None)
+    return (
+        isinstance(model, SingleStageDetector)
+        and isinstance(head, AnchorHead | FCOSHead)
+        and isinstance(getattr(head, 'num_base_priors', 1), int)
+    )
+
+
+def is_two_stage(model: nn.Module) -> bool:
+    """Whether a model is a two-stage detector with one box head behind one RPN."""
+    roi_head = getattr(model, 'roi_head', None)
+    box_head = getattr(roi_head, 'bbox_head', None)
+    return (
+        isinstance(model, TwoStageDetector)
+        and type(model).loss is TwoStageDetector.loss  # Trident's repeats each image
+        and isinstance(getattr(model, 'rpn_head', None), RPNHead)
+        and isinstance(roi_head, StandardRoIHead)
+        and isinstance(box_head, BBoxHead)
+        and type(box_head).get_targets is BBoxHead.get_targets
+    )
+
+
+def is_segmentor(model: nn.Module) -> bool:
+    """Whether a model is a segmentor with one decode head that classifies pixels."""
+    mmseg = sys.modules.get('mmseg.models')  # a model of mmseg has imported it
+    if mmseg is None or not isinstance(model, mmseg.EncoderDecoder):
+        return False
+    # of BaseDecodeHead; neither a cascade of heads nor a mask transformer has them
+    return all(hasattr(model.decode_head, name) for name in ('cls_seg', 'loss_by_feat'))
+
+
+def classifier_of(model: nn.Module) -> nn.Module:
+    """The head that knows the classes, the last one of a cascade; else the model itself."""
+    for owner in (model, getattr(model, 'roi_head', None)):
+        for name in CLASSIFIERS:
+            head = getattr(owner, name, None)
+            if isinstance(head, nn.ModuleList) and len(head):
+                head = head[-1]
+            if isinstance(head, nn.Module):
+                return head
+    return model
+
+
+# -- what a head can do ---------------------------------------------------------------------------
+
+
+def knows_labels(head: nn.Module) -> bool:
+    """Whether :func:`read_targets` knows the label assignment of a dense head."""
+    known = (FCOSHead, GFLHead, ATSSHead, AnchorHead)
+    return getattr(type(head), 'get_targets', None) in [kind.get_targets for kind in known]
+
+
+def knows_anchors(head: nn.Module) -> bool:
+    """Whether it knows the anchors too that the assigner saw."""
+    method = getattr(type(head), 'get_targets', None)
+    return method in (GFLHead.get_targets, ATSSHead.get_targets)
+
+
+def assigns_by_atss(head: nn.Module) -> bool:
+    """Whether a dense head assigns labels by ATSS, with anchors that are known."""
+    return knows_anchors(head) and isinstance(getattr(head, 'assigner', None), ATSSAssigner)
+
+
+def predicts_bins(head: nn.Module) -> bool:
+    """Whether a dense head predicts each edge of a box as a distribution over bins."""
+    return isinstance(head, GFLHead)
+
+
+def predicts_deltas(head: nn.Module) -> bool:
+    """Whether a head, dense or of a second stage, predicts boxes as deltas from references."""
+    # some heads have a coder that they do not use: GFL's, and Grid R-CNN's second stage
+    unused = isinstance(head, GFLHead) or not getattr(head, 'with_reg', True)
+    return not unused and isinstance(getattr(head, 'bbox_coder', None), DeltaXYWHBBoxCoder)
+
+
+def box_targets_are_boxes(head: nn.Module) -> bool:
+    """Whether the box targets of a dense head are boxes, xyxy in pixels, and no deltas."""
+    return type(head).get_targets is ATSSHead.get_targets or bool(
+        getattr(head, 'reg_decoded_bbox', False)
+    )
+
+
+# -- the two towers of a GFL head -----------------------------------------------------------------
+
+
+def runs_towers_apart(head: nn.Module) -> bool:
+    """Whether :func:`cls_tower` and :func:`box_tower` are the halves of a head's forward pass."""
+    return getattr(type(head), 'forward_single', None) is GFLHead.forward_single
+
+
+def cls_tower(head: Any, features: tuple[Tensor, ...]) -> list[Tensor]:
+    """The classification half of a GFL head's forward pass: L maps (N, K, H, W)."""
+    return [head.gfl_cls(_through(head.cls_convs, feature)) for feature in features]
+
+
+def box_tower(head: Any, features: tuple[Tensor, ...]) -> list[Tensor]:
+    """The regression half of a GFL head's forward pass: L maps (N, 4 * bins, H, W)."""
+    return [
+        scale(head.gfl_reg(_through(head.reg_convs, feature))).float()
+        for feature, scale in zip(features, head.scales, strict=True)
+    ]
+
+
+def _through(layers: Any, feature: Tensor) -> Tensor:
+    for layer in layers:
+        feature = layer(feature)
+    return feature

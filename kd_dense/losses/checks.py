@@ -1,0 +1,29 @@
+"""Checks of arguments that several losses share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import SetupError
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise SetupError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise SetupError(f'{name} is {value!r}; choose one of {", ".join(map(repr, choices))}.')
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise SetupError unless the temperature is positive."""
+    if not temperature > 0:
+        raise SetupError(f'temperature is {temperature}; it must be above 0.')
+
+
+def softmax_demands(student: Any) -> list[str]:
+    """What a loss on class distributions asks of a segmentor and does not find."""
+    if student.decode_head.out_channels > 1:
+        return []
+    return [
+        'it compares distributions over classes, and the decode head has one channel for two '
+        'classes; set `decode_head.out_channels=2`'
+    ]

@@ -1,0 +1,78 @@
+"""The maps that losses on whole maps can be applied to, under common names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import SetupError
+from ..views import Read, View, probe, view_class
+
+if TYPE_CHECKING:
+    from ..teachers import Teacher
+
+NAMED: dict[int | str, str] = {  # and what a loss on them reads
+    'logits': 'seg_logits',
+    'head': 'head_features',
+}
+OF_ANY_SIZE = Read('features', agree=('num_levels',))  # maps are brought to the student's size
+LEVELS = 'levels'  # stands for all feature maps, one by one
+
+
+def check_stage(stage: int | str) -> None:
+    """Raise SetupError unless a stage can be called so."""
+    if stage not in NAMED and (not isinstance(stage, int) or isinstance(stage, bool)):
+        raise SetupError(
+            f'stage is {stage!r}; it must be the index of a feature map, or one of '
+            f"{', '.join(map(repr, NAMED))}: 'logits' of a segmentor's decode head, or 'head', "
+            'what its classifier reads.'
+        )
+
+
+def all_stages(stages: Sequence[int | str], levels: int) -> tuple[int | str, ...]:
+    """The stages one by one, ``'levels'`` as the indices of that many feature maps."""
+    each = (range(levels) if stage == LEVELS else (stage,) for stage in stages)
+    return tuple(chain.from_iterable(each))
+
+
+def stage_reads(stage: int | str) -> str | Read:
+    """What a loss on a stage reads of both views."""
+    return NAMED.get(stage, OF_ANY_SIZE)
+
+
+def stage_channels(student: nn.Module, teacher: Teacher, stage: int | str) -> tuple[int, int]:
+    """Channels of a stage's map, the student's and the teacher's.
+
+    Args:
+        student: the built model, looked at by one small black picture.
+        teacher: not loaded yet.
+        stage: name of the stage.
+    """
+    read = NAMED.get(stage, 'features')
+    ours = probe(student, view_class(student), reads=(read,)).stage(stage).shape[1]
+    return ours, teacher.channels(stage, read)
+
+
+def teacher_map(teacher: View, stage: int | str, size: tuple[int, int]) -> Tensor:
+    """The teacher's map of a stage at the student's size, in float32, detached.
+
+    Args:
+        teacher: the teacher's view.
+        stage: name of the stage.
+        size: (h, w) of the student's map; another one is interpolated linearly.
+
+    Returns:
+        (N, C, h, w).
+    """
+    return resized(teacher.stage(stage).detach().float(), size)
+
+
+def resized(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """A map (N, C, h, w) at another size, interpolated linearly; untouched if it has it."""
+    if tuple(features.shape[-2:]) == tuple(size):
+        return features
+    return F.interpolate(features, tuple(size), mode='bilinear', align_corners=False)

@@ -1,0 +1,192 @@
+"""Checks of a pair before the first step: what was found, what was expected, the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from torch import nn
+
+from .errors import SetupError
+from .losses.base import DistillationLoss
+from .teachers import Teacher
+from .views import HostInfo, Read, Readable, View, host_info, known_reads, view_class
+
+Losses = Mapping[str, DistillationLoss] | nn.ModuleDict
+ON_FEATURES = (
+    'losses on features work on it: hints (FeatureImitation) and PKD (PearsonDistillation)'
+)
+
+
+class Difference(NamedTuple):
+    """In what a teacher and a student differ, and the losses that mind.
+
+    Attributes:
+        what: name of a field of :class:`~kd_dense.views.HostInfo`.
+        words: what the field is, for messages.
+        ours, theirs: its values, of the student and of the teacher.
+        losses: names of the losses that mind.
+    """
+
+    what: str
+    words: str
+    ours: object
+    theirs: object
+    losses: list[str]
+
+    def __str__(self) -> str:
+        minding = ', '.join(f'losses.{name}' for name in self.losses)
+        return (
+            f'{self.words}: the teacher has {self.theirs}, the student {self.ours} '
+            f'(minded by {minding})'
+        )
+
+
+def must_agree(view: type[View], loss: DistillationLoss) -> set[str]:
+    """Fields of :class:`~kd_dense.views.HostInfo` in which two models must agree for a loss.
+
+    Args:
+        view: the kind of the student's view, which has what the loss reads.
+        loss: a distillation loss.
+    """
+    found: set[str] = set()
+    for read in loss.reads:
+        declared = read if isinstance(read, Read) else getattr(view, read, None)
+        if isinstance(declared, Read | Readable):
+            found.update(declared.agree)
+    return found
+
+
+def differences(
+    student: nn.Module, teacher: HostInfo, losses: Losses, same_classes: bool = True
+) -> list[Difference]:
+    """In what a student and a teacher differ that any of the losses minds.
+
+    Args:
+        student: the built model.
+        teacher: description of the teacher.
+        losses, same_classes: see :func:`check_pair`.
+    """
+    view, ours = view_class(student), host_info(student)
+    found = []
+    for what, words in ours.compared().items():
+        values = getattr(ours, what), getattr(teacher, what, None)
+        minding = [name for name, loss in losses.items() if what in must_agree(view, loss)]
+        if what == 'num_classes' and same_classes:
+            minding = list(losses)
+        # the shapes of anchors differ wherever their number does, which is told already
+        if what == 'anchors' and ours.num_anchors != teacher.num_anchors:
+            continue
+        if minding and values[0] != values[1]:
+            found.append(Difference(what, words, *values, minding))
+    first = [each for each in found if each.what == 'num_classes' and same_classes]
+    return first + [each for each in found if each not in first]
+
+
+def unmet(student: nn.Module, name: str, loss: DistillationLoss) -> list[str]:
+    """What a loss asks of the student and does not find, in sentences.
+
+    Args:
+        student: the built model.
+        name: of the loss.
+        loss: a distillation loss.
+    """
+    found = _unknown(loss, student) or loss.demands(student)
+    return [f'losses.{name}: {each}' for each in found]
+
+
+def check_pair(student: nn.Module, teacher: Teacher, losses: Losses) -> None:
+    """Check that a student and a teacher agree in what the losses compare.
+
+    Args:
+        student: the built model.
+        teacher: of these losses.
+        losses: distillation losses by name; each tells what it reads.
+
+    Raises:
+        SetupError: they differ; the message names each difference and the losses that mind.
+    """
+    ours, theirs = host_info(student), teacher.info
+    found = differences(student, theirs, losses, teacher.same_classes)
+    findings = [str(each) for each in found]
+    for name, loss in losses.items():
+        findings += unmet(student, name, loss) or _not_offered(teacher, name, loss, bool(found))
+    if not findings:
+        return
+    allowed = (
+        ' Other classes are allowed by `teacher.same_classes=False` (`--other-classes`), for '
+        'losses that read no classes.'
+        if teacher.same_classes and ours.num_classes != theirs.num_classes
+        else ''
+    )
+    title = 'Teacher' if teacher.name == 'teacher' else f'Teacher {teacher.name!r}'
+    raise SetupError(
+        f'{title} ({theirs.head}) and student ({ours.head}) do not fit:\n  - '
+        + '\n  - '.join(findings)
+        + '\nChoose a teacher that agrees with the student there, or leave out the losses '
+        'named; losses on features ask the least of a pair: hints (FeatureImitation) and PKD '
+        f'(PearsonDistillation).{allowed}'
+    )
+
+
+def _unknown(loss: DistillationLoss, student: nn.Module) -> list[str]:
+    """What a loss reads that is not known of this kind of host, in a sentence."""
+    view = view_class(student)
+    unknown = [name for name in loss.read_names() if not hasattr(view, name)]
+    if not unknown:
+        return []
+    if not loss.reads_of_some_view():
+        return [
+            f'{type(loss).__name__} reads {", ".join(unknown)}, which no view has; a '
+            f'{type(student).__name__} ({view.family}) offers {", ".join(known_reads(view))}'
+        ]
+    return [
+        f'{type(loss).__name__} reads {", ".join(unknown)}, which kd_dense does not know of a '
+        f'{type(student).__name__} ({view.family}); {ON_FEATURES}'
+    ]
+
+
+def _not_offered(teacher: Teacher, name: str, loss: DistillationLoss, told: bool) -> list[str]:
+    """What a loss reads that the teacher does not have, unless a difference tells why."""
+    missing = [read for read in loss.read_names() if not teacher.offers(read)]
+    if told or not missing:
+        return []
+    return [
+        f'losses.{name}: {type(loss).__name__} reads {", ".join(missing)}, which the teacher '
+        f'({teacher.info.head}, {teacher.info.family}) does not offer'
+    ]
+
+
+def check_classes(
+    ours: Sequence[str] | None, theirs: Sequence[str] | None, checkpoint: str | None
+) -> None:
+    """Check that teacher and training set name the same classes in the same order.
+
+    Args:
+        ours: classes of the training set; None where unknown.
+        theirs: classes in the teacher's checkpoint; None where it does not say.
+        checkpoint: its path, for the message.
+
+    Raises:
+        SetupError: they differ.
+    """
+    if ours is None or theirs is None or tuple(ours) == tuple(theirs):
+        return
+    first = next(
+        (i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]),
+        min(len(ours), len(theirs)),
+    )
+    raise SetupError(
+        f'The teacher knows other classes than the training set. {checkpoint} was trained with '
+        f'{len(theirs)} classes {_around(theirs, first)}, the training set has {len(ours)} classes '
+        f'{_around(ours, first)}; the first difference is class {first}. Bring the classes of the '
+        "dataset into the teacher's order (`metainfo=dict(classes=...)`; of COCO annotations the "
+        'list `categories` too, by which mmdet numbers them) or use a teacher trained on them; '
+        '`teacher.same_classes=False` allows the difference for losses that read no classes.'
+    )
+
+
+def _around(names: Sequence[str], index: int) -> str:
+    start = max(0, index - 1)
+    shown = ', '.join(map(repr, names[start : index + 3]))
+    return f'({"..., " if start else ""}{shown}{", ..." if index + 3 < len(names) else ""})'

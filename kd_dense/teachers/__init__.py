@@ -1,0 +1,56 @@
+"""Teachers: whatever a loss looks at, one kind a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
+from ..errors import SetupError
+from ..registry import TEACHERS
+from .base import Teacher
+from .frozen import FrozenTeacher
+
+FROZEN = 'kd_dense.FrozenTeacher'
+
+
+def teacher_from(config: Mapping[str, Any] | Teacher, name: str = 'teacher') -> Teacher:
+    """Build a teacher from its part of the config.
+
+    Args:
+        config: arguments of a teacher; ``type`` names another kind than a frozen one.
+        name: what the distiller calls it.
+
+    Raises:
+        SetupError: an unknown type or key.
+    """
+    teacher = config if isinstance(config, Teacher) else _built(dict(config), name)
+    teacher.name = name
+    return teacher
+
+
+def _built(config: dict[str, Any], name: str) -> Teacher:
+    kind = config.pop('type', FROZEN)
+    kind = TEACHERS.get(kind) if isinstance(kind, str) else kind
+    if kind is None:
+        known = ', '.join(f"'kd_dense.{each}'" for each in TEACHERS.module_dict)
+        raise SetupError(
+            f'There is no such type of teacher ({name}); choose one of {known}, or name the module '
+            'that registers it in `custom_imports`.'
+        )
+    parameters = signature(kind).parameters.values()
+    known = [p.name for p in parameters]
+    needed = [p.name for p in parameters if p.default is p.empty]
+    if [key for key in config if key not in known] or [n for n in needed if n not in config]:
+        raise SetupError(
+            f'The {name} ({kind.__name__}) is configured by {_listed(needed)}, and may have '
+            f'{", ".join(n for n in known if n not in needed)}; found {sorted(config)}.'
+        )
+    return kind(**config)
+
+
+def _listed(names: list[str]) -> str:
+    return ' and '.join(f'`{name}`' for name in names) or 'nothing it must have'
+
+
+__all__ = ['FROZEN', 'FrozenTeacher', 'Teacher', 'teacher_from']

@@ -1,0 +1,130 @@
+"""What every teacher offers: whatever a loss looks at is one, a finished model or a live one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from ..errors import SetupError
+from ..views import Batch, HostInfo, View
+
+
+class Teacher(ABC):
+    """Whatever a loss looks at.
+
+    Losses, checks and hooks ask it for what they need; none reaches into a model of its. The
+    distiller calls, in this order: :meth:`connect` when it is built; :meth:`load` before the first
+    step; in each step :meth:`view`, as long as a loss reads this teacher, and :meth:`own_losses`;
+    behind the optimizer's step :meth:`after_step`.
+
+    A teacher is no ``nn.Module``, so it is in no ``state_dict``, optimizer, DDP bucket or EMA copy,
+    and ``train()`` of the student cannot reach it. What it trains or saves it gives as
+    :attr:`module`, which all of these hold and reach.
+
+    Attributes:
+        name: what the distiller calls it.
+        source: where it comes from, for messages: the path of a checkpoint, say.
+        classes: names of the classes it knows, in order; None where unknown.
+        same_classes: whether teacher and student must know the same classes in the same order.
+    """
+
+    name: str = 'teacher'
+    source: str = ''
+    classes: tuple[str, ...] | None = None
+    same_classes: bool = True
+
+    def connect(self, student: nn.Module) -> None:  # noqa: B027 - most teachers need no student
+        """Build what depends on the student; called when the distiller is built.
+
+        Args:
+            student: the student's model, before its weights are initialised or loaded.
+        """
+
+    @property
+    @abstractmethod
+    def info(self) -> HostInfo:
+        """What has to agree with a student; known before :meth:`load`."""
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The model that checks examine, its weights not loaded; None where there is none."""
+        return None
+
+    @property
+    @abstractmethod
+    def loaded(self) -> bool:
+        """Whether :meth:`view` can be asked for."""
+
+    @abstractmethod
+    def load(self, student: nn.Module) -> None:
+        """Make ready and verify, once; later calls return at once.
+
+        Args:
+            student: the student's model, whose preprocessing the images come in.
+
+        Raises:
+            FileNotFoundError: a file is not there.
+            SetupError: it does not fit.
+        """
+
+    @abstractmethod
+    def view(self, batch: Batch, student: View | None = None) -> View:
+        """What losses may look at for one batch; nothing in it carries a gradient.
+
+        Args:
+            batch: the student's batch, images (N, 3, H, W) normalised for the student.
+            student: the student's view, whose proposals a two-stage teacher scores.
+        """
+
+    @abstractmethod
+    def offers(self, read: str) -> bool:
+        """Whether its views have a property of this name."""
+
+    @abstractmethod
+    def channels(self, stage: int | str, read: str = 'features') -> int:
+        """Channels of the map of a stage, for adapters; known before :meth:`load`.
+
+        Args:
+            stage: index of a feature map, or a stage's name.
+            read: the property of the view that the stage is found in.
+        """
+
+    def level_channels(self) -> list[int]:
+        """Channels of each feature level."""
+        return [self.channels(level) for level in range(self.info.num_levels)]
+
+    @property
+    def module(self) -> nn.Module | None:
+        """What it trains with the student and adds to checkpoints; None for nothing.
+
+        Known after :meth:`connect`. What of it asks for gradients is in the student's optimizer.
+        """
+        return None
+
+    def own_losses(self, view: View, student: View) -> dict[str, Tensor]:
+        """Losses of its own by name, to train :attr:`module` with; none for most teachers.
+
+        Args:
+            view: its view of the batch.
+            student: the student's view, whose own loss has run.
+        """
+        return {}
+
+    def after_step(self, student: nn.Module) -> None:  # noqa: B027 - most teachers do nothing
+        """What it does behind each step of training, such as averaging weights.
+
+        Args:
+            student: the student's model, with its new weights.
+        """
+
+    def predictor(self) -> nn.Module:
+        """A model in single precision that predicts as this teacher does, for pictures and checks.
+
+        Raises:
+            SetupError: it makes no predictions.
+        """
+        raise SetupError(
+            f'The {self.name} ({type(self).__name__}) makes no predictions of its own. Leave '
+            'pictures and validation of it out.'
+        )

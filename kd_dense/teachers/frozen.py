@@ -1,0 +1,194 @@
+"""A finished model as the teacher: verified, frozen, shown the images its own way."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import nn
+
+from ..errors import SetupError
+from ..hosts import ModelSource, build_model, isolated_rng, read_model_config
+from ..hosts.checkpoints import class_names, load_completely, model_state, read_checkpoint
+from ..registry import TEACHERS
+from ..views import Batch, HostInfo, View, host_info, probe, view_class
+from .base import Teacher
+from .folding import fold_batch_norms
+from .pooling import pool_in_float32
+from .renormalize import Renormalize
+
+DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+
+
+@TEACHERS.register_module()
+class FrozenTeacher(Teacher):
+    """A trained model that is only looked at.
+
+    It is built when first asked for, loaded by :meth:`load`, and moves to the device of the images
+    it is shown.
+
+    Args:
+        config: config of the teacher: a path, an ``mmdet::`` name, or a dict.
+        checkpoint: path or URL of its weights.
+        dtype: precision it runs in: ``'float32'``, ``'bfloat16'`` or ``'float16'``. The losses
+            compute in float32 all the same.
+        fast: fold batch norms into convolutions and use the channels-last layout. The outputs stay
+            equal up to rounding; what cannot be folded without changing them is left as it is.
+        same_classes: whether teacher and student must know the same classes in the same order.
+            Turn it off only for losses that read no class scores.
+        untrained: allow a teacher without checkpoint (to measure speed or memory, say).
+
+    Raises:
+        SetupError: an unknown precision, or no checkpoint.
+    """
+
+    def __init__(
+        self,
+        config: ModelSource,
+        checkpoint: str | Path | None = None,
+        dtype: str = 'float32',
+        fast: bool = True,
+        same_classes: bool = True,
+        untrained: bool = False,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise SetupError(f'teacher.dtype is {dtype!r}; choose one of {", ".join(DTYPES)}.')
+        if checkpoint is None and not untrained:
+            raise SetupError(
+                'The teacher has no checkpoint. Name one (`teacher.checkpoint=PATH_OR_URL`); an '
+                'untrained teacher teaches noise. To measure speed with one, set '
+                '`teacher.untrained=True`.'
+            )
+        self.config = config
+        self.checkpoint = None if checkpoint is None else str(checkpoint)
+        self.source = self.checkpoint or 'an untrained teacher'
+        self.dtype = DTYPES[dtype]
+        self.fast = fast
+        self.same_classes = same_classes
+        self._loaded = False
+        self._has_weights = False
+        self._renormalize: Renormalize | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module, **options: Any) -> FrozenTeacher:
+        """A teacher around a model that is there already, with the weights it has.
+
+        Args:
+            model: a built model.
+            options: ``dtype``, ``fast`` and ``same_classes``.
+        """
+        teacher = cls(config={}, untrained=True, **options)
+        teacher.source = 'a model without checkpoint'
+        teacher.__dict__['model'] = model
+        teacher._has_weights = True
+        return teacher
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTeacher:
+        return self  # frozen, so copies of the student (EMA) share it
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The teacher's model; its weights are there after :meth:`load`."""
+        with isolated_rng(seed=0):
+            model = build_model(read_model_config(self.config, 'teacher'))
+        return model.eval().requires_grad_(False)
+
+    @property
+    def info(self) -> HostInfo:
+        """What has to agree with the student."""
+        return host_info(self.model)
+
+    def offers(self, read: str) -> bool:
+        """Whether its views have a property of this name."""
+        return hasattr(view_class(self.model), read)
+
+    def channels(self, stage: int | str, read: str = 'features') -> int:
+        """Channels of the map of a stage, found by looking at one small black picture."""
+        return probe(self.model, view_class(self.model), reads=(read,)).stage(stage).shape[1]
+
+    def level_channels(self) -> list[int]:
+        """Channels of each feature level."""
+        return [f.shape[1] for f in probe(self.model, view_class(self.model)).features]
+
+    def predictor(self) -> nn.Module:
+        """The model; a copy in single precision where it runs in another."""
+        if self.dtype == torch.float32:
+            return self.model
+        return copy.deepcopy(self.model).float()  # suppression knows no half precision
+
+    def how_to_train(self) -> str:
+        """A sentence on how to get the checkpoint; empty for teachers of others."""
+        if not isinstance(self.config, str) or '::' in self.config:
+            return ''
+        return f'Train the teacher first: python tools/train.py {self.config}'
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are there."""
+        return self._loaded
+
+    def load(self, student: nn.Module) -> None:
+        """Load and verify the weights, once; later calls return at once.
+
+        Args:
+            student: the student's model, whose preprocessing the images come in.
+
+        Raises:
+            FileNotFoundError: config or checkpoint is not there.
+            SetupError: the checkpoint does not fit, or images cannot be shown the teacher's way.
+        """
+        if self._loaded:
+            return
+        model = self.model
+        self._renormalize = Renormalize(student.data_preprocessor, model.data_preprocessor)
+        if self._has_weights:
+            pass
+        elif self.checkpoint is None:
+            with isolated_rng(seed=0):
+                model.init_weights()
+            print_log('The teacher is untrained: it teaches noise.', 'current', logging.WARNING)
+        else:
+            checkpoint = read_checkpoint(self.checkpoint, 'teacher', self.how_to_train())
+            load_completely(model, model_state(checkpoint), self.checkpoint, 'teacher')
+            self.classes = class_names(checkpoint)
+            print_log(f'Teacher loaded completely from {self.checkpoint}.', 'current')
+        if self.fast:
+            fold_batch_norms(model)
+            model.to(memory_format=torch.channels_last)
+        model.to(self.dtype).eval().requires_grad_(False)
+        pool_in_float32(model)
+        self._loaded = True
+
+    def view(self, batch: Batch, student: View | None = None) -> View:
+        """What losses may look at for one batch; the model runs as deep as is read, when read.
+
+        Args:
+            batch: the student's batch, images (N, 3, H, W) normalised for the student.
+            student: the student's view, whose proposals a two-stage teacher scores.
+        """
+        if not self._loaded:
+            raise RuntimeError('The teacher was not loaded: call Teacher.load(student) first.')
+        device = batch.images.device
+        self._renormalize.to(device)
+        if next(self.model.parameters()).device != device:
+            self.model.to(device)
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            images = self._renormalize(batch).to(self.dtype)
+            if self.fast:
+                images = images.contiguous(memory_format=torch.channels_last)
+        own = Batch(images, batch.samples)
+        return view_class(self.model)(self.model, own, self._inference, student)
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        # no_grad, not inference_mode: losses save the outputs for the student's backward pass
+        device = next(self.model.parameters()).device.type
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            yield

@@ -1,0 +1,23 @@
+"""The short check finds nothing wrong with any shipped config."""
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from kd_dense import MODELS
+from kd_dense.check import WRONG, before_training
+from kd_dense.hosts.configs import is_distiller
+from tests.test_configs import CONFIGS, ROOT, read
+
+DISTILLERS = [n for n in CONFIGS if is_distiller(Config.fromfile(ROOT / 'configs' / n))]
+
+
+@pytest.mark.parametrize('name', DISTILLERS)
+def test_nothing_is_wrong_with_a_shipped_config(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = read(name)
+    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
+        distiller = MODELS.build(config.model)
+    report = before_training(config, distiller, name)
+    assert report.findings(WRONG) == []
+    assert {line.item for line in report.findings()} == {'teacher'}  # here it is untrained
