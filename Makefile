@@ -1,5 +1,5 @@
 # PYTHON chooses the Python that a new .venv is made with: make demo PYTHON=python3.11
-.PHONY: help install demo demo-seg test lint format clean
+.PHONY: help install demo demo-seg test lint format docs clean
 
 help:  ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:/ { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ format: install  ## rewrite files in the project's style
 	.venv/bin/python -m ruff check --fix .
 	.venv/bin/python -m ruff format .
 
+docs: install  ## build the documentation into docs/_build, a warning is an error
+	.venv/bin/python -m sphinx -W --keep-going -b html docs docs/_build
+
 clean:  ## remove caches; .venv and work_dirs stay
-	rm -rf .pytest_cache .ruff_cache
+	rm -rf .pytest_cache .ruff_cache docs/_build
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

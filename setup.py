@@ -35,7 +35,11 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['kd_dense*']),
-    package_data={'kd_dense.report': ['page.html', 'page.css']},
+    package_data={
+        'kd_dense': ['py.typed', 'recipes/*.py', 'recipes/_base_/*.py'],
+        'kd_dense.report': ['page.html', 'page.css'],
+    },
+    entry_points={'console_scripts': ['kd-dense = kd_dense.commands:main']},
     python_requires='>=3.11',
     install_requires=[
         # mmcv 2.3.6 is compiled as C++17, newer releases of torch want C++20.
@@ -55,6 +59,7 @@ setup(
     extras_require={
         'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy'],
         'export': ['onnx>=1.23', 'onnxruntime>=1.31'],
+        'docs': ['sphinx==9.0.4', 'myst-parser==5.2.0', 'furo==2025.12.19'],
         'dev': ['pytest==9.2.0', 'ruff==0.17.5', 'pre-commit==4.7.0'],
     },
 )

@@ -1,7 +1,7 @@
 # COCO box AP of the student: 35.8 without a teacher, 36.5 (main region), 37.5 (all three) published with
 # localization distillation (Zheng et al. 2022); not reproduced by us
 # tools/dist_train.sh configs/ld_r18.py 8        (one GPU: python tools/train.py configs/ld_r18.py --auto-scale-lr)
-_base_ = ['./_base_/gfl_r18_coco.py', './_base_/recipes/ld.py']
+_base_ = ['./coco/gfl_r18_coco.py', '../kd_dense/recipes/ld.py']
 model = dict(
     _delete_=True,
     type='kd_dense.Distiller',

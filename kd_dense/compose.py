@@ -1,7 +1,8 @@
 """Compose a distillation from a student, a teacher and a recipe.
 
-A recipe is a config below ``configs/_base_/recipes``: its ``losses``, hooks, and where it plays an
-adversarial game the ``discriminator``'s optimizer.
+A recipe is a config, such as those in ``kd_dense/recipes``: its ``losses``, and where it plays an
+adversarial game the ``discriminator``'s optimizer. Imports and hooks that every distillation needs
+are added to a recipe that has none.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .registry import MODELS
 from .teachers import FrozenTeacher
 from .views import FeatureView, OneStageView, SegmentationView, TwoStageView, view_class
 
+RECIPES = Path(__file__).parent / 'recipes'
 # by the student's host family, the first that fits the pair
 PREFERRED = {
     OneStageView.family: ('ld', 'pkd', 'hint'),
@@ -43,26 +45,69 @@ class Choice(NamedTuple):
 
     Attributes:
         name: of the recipe.
+        path: of its file.
         refused: why those before it do not fit, by name.
     """
 
     name: str
+    path: Path
     refused: dict[str, str]
 
 
-def recipes(folder: Path) -> dict[str, Path]:
-    """The recipes in a folder, by name."""
-    return {path.stem: path for path in sorted(folder.glob('*.py'))}
+def recipes() -> dict[str, Path]:
+    """The shipped recipes, by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob('*.py'))}
 
 
-def choose_recipe(
-    student: nn.Module, teacher: nn.Module, known: dict[str, Path], same_classes: bool = True
-) -> Choice:
+def find_recipe(name: str) -> Path:
+    """The file of a recipe, by its name or its own path.
+
+    Raises:
+        FileNotFoundError: a path that leads nowhere.
+        SetupError: no such name.
+    """
+    if name.endswith('.py'):
+        if not Path(name).is_file():
+            raise FileNotFoundError(f'There is no recipe {name} (looked from {Path.cwd()}).')
+        return Path(name)
+    if name not in recipes():
+        raise SetupError(
+            f'There is no recipe {name!r}; choose auto, {", ".join(recipes())}, or name a file of '
+            'your own (--recipe my_recipe.py).'
+        )
+    return recipes()[name]
+
+
+def read_recipe(path: Path) -> Config:
+    """Read a recipe; one without imports or hooks gets those of every distillation.
+
+    Raises:
+        SetupError: it has no losses.
+    """
+    recipe = Config.fromfile(path)
+    if not recipe.get('losses'):
+        raise SetupError(
+            f'{path} is no recipe: it has no `losses`, such as '
+            "`losses = dict(hint=dict(type='kd_dense.FeatureImitation', weight=0.5))`."
+        )
+    common = Config.fromfile(RECIPES / '_base_' / 'distill_seg.py')
+    imports = _imports(common) | _imports(recipe)
+    recipe.custom_imports = dict(imports=list(imports), allow_failed_imports=False)
+    recipe.setdefault('custom_hooks', common.custom_hooks)
+    return recipe
+
+
+def _imports(config: Config) -> dict[str, None]:
+    """The modules that a config imports, in order."""
+    imports = config.get('custom_imports', {}).get('imports', [])
+    return dict.fromkeys([imports] if isinstance(imports, str) else imports)
+
+
+def choose_recipe(student: nn.Module, teacher: nn.Module, same_classes: bool = True) -> Choice:
     """The first of the preferred recipes whose losses fit a pair.
 
     Args:
         student, teacher: the built models.
-        known: recipes by name.
         same_classes: see :class:`~kd_dense.teachers.Teacher`.
 
     Raises:
@@ -71,14 +116,13 @@ def choose_recipe(
     refused = {}
     for name in PREFERRED[view_class(student).family]:
         name = variant(name, student)
-        if name not in known:
-            continue
+        path = find_recipe(name)
         try:
-            check_recipe(student, teacher, Config.fromfile(known[name]).losses, same_classes)
+            check_recipe(student, teacher, read_recipe(path).losses, same_classes)
         except SetupError as error:
             refused[name] = str(error)
             continue
-        return Choice(name, refused)
+        return Choice(name, path, refused)
     raise SetupError(
         'No recipe fits this pair.\n'
         + '\n'.join(f'{name}: {reason}' for name, reason in refused.items())
@@ -110,7 +154,6 @@ def compose(
     student: str,
     teacher: str,
     checkpoint: str | None,
-    folder: Path,
     recipe: str = 'auto',
     same_classes: bool = True,
     data: str | None = None,
@@ -123,19 +166,17 @@ def compose(
             name.
         teacher: config of the teacher, as the student's.
         checkpoint: of the teacher, a path or URL.
-        folder: of the recipes.
-        recipe: name of one of them, or ``'auto'``; where the student's family has settings of its
-            own for it, they are taken (:data:`VARIANTS`).
+        recipe: name of a shipped one, path of another, or ``'auto'``; where the student's family
+            has settings of its own for a shipped one, they are taken (:data:`VARIANTS`).
         same_classes: see :class:`~kd_dense.teachers.Teacher`.
         data, classes: own data; see :func:`~kd_dense.own_data.use_data`.
 
     Raises:
-        FileNotFoundError: a config or the data is not there.
+        FileNotFoundError: a config, a recipe's file or the data is not there.
         SetupError: no such recipe, or one that does not fit the pair.
     """
-    known = recipes(folder)
-    if recipe not in ('auto', *known):
-        raise SetupError(f'There is no recipe {recipe!r}; choose auto, {", ".join(known)}.')
+    if recipe != 'auto':
+        find_recipe(recipe)  # before anything is built
     config = read_config_file(student, 'student')
     if 'train_dataloader' not in config or 'model' not in config:
         raise SetupError(
@@ -151,11 +192,13 @@ def compose(
         for source, role in ((config.to_dict(), 'student'), (teacher, 'teacher'))
     ]
     if recipe == 'auto':
-        choice = choose_recipe(*models, known, same_classes)
+        choice = choose_recipe(*models, same_classes)
+        chosen = read_recipe(choice.path)
     else:
-        choice = Choice(variant(recipe, models[0]), {})
-        check_recipe(*models, Config.fromfile(known[choice.name]).losses, same_classes)
-    chosen = Config.fromfile(known[choice.name])
+        path = find_recipe(variant(recipe, models[0]))
+        choice = Choice(path.stem, path, {})
+        chosen = read_recipe(path)
+        check_recipe(*models, chosen.losses, same_classes)
     return _merged(config, teacher, checkpoint, chosen, same_classes), choice
 
 
@@ -171,12 +214,8 @@ def _merged(
     merged.model = ConfigDict(
         type='kd_dense.Distiller', student=student, teacher=teacher_options, losses=recipe.losses
     )
-    imports = merged.get('custom_imports', {}).get('imports', [])
-    imports = [imports] if isinstance(imports, str) else list(imports)
-    merged.custom_imports = dict(
-        imports=list(dict.fromkeys([*imports, *recipe.custom_imports.imports])),
-        allow_failed_imports=False,
-    )
+    imports = list(_imports(merged) | _imports(recipe))
+    merged.custom_imports = dict(imports=imports, allow_failed_imports=False)
     merged.custom_hooks = [*merged.get('custom_hooks', []), *recipe.custom_hooks]
     if 'discriminator' in recipe:
         merged.optim_wrapper = dict(

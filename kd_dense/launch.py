@@ -6,9 +6,10 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
@@ -56,7 +57,7 @@ def finish_config(config: Config, args: argparse.Namespace, name: str) -> None:
         name: of the work directory, where none is given.
     """
     if args.cfg_options is not None:
-        config.merge_from_dict(args.cfg_options)
+        override(config, args.cfg_options)
     if args.work_dir is not None:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:
@@ -65,6 +66,50 @@ def finish_config(config: Config, args: argparse.Namespace, name: str) -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         _join_cpu_ranks(config)
+
+
+def override(config: Config, options: Mapping[str, Any]) -> None:
+    """Change parts of a config as ``--cfg-options`` names them.
+
+    An element of a list is named by its index, or by its type where that says which one it is:
+    ``custom_hooks.LossBalanceHook.steps``.
+
+    Args:
+        config: is changed.
+        options: values by dotted keys.
+
+    Raises:
+        SetupError: no element of a list has such a type, or several have.
+    """
+    config.merge_from_dict({_by_index(config, key): value for key, value in options.items()})
+
+
+def _by_index(config: Config, key: str) -> str:
+    """A key whose elements of lists are all named by their index."""
+    place: Any = config
+    parts = key.split('.')
+    for number, part in enumerate(parts):
+        if isinstance(place, list | tuple) and not part.isdigit():
+            types = [str(each.get('type')).split('.')[-1] if isinstance(each, Mapping) else ''
+                     for each in place]  # fmt: skip
+            if types.count(part) != 1:
+                raise SetupError(
+                    f'--cfg-options {key}: `{".".join(parts[:number])}` is a list with '
+                    f'{"several" if part in types else "no"} {part!r}; it has '
+                    f'{", ".join(types) or "nothing"}. Name an element by its index, from 0.'
+                )
+            parts[number] = str(types.index(part))
+        place = _inside(place, parts[number])
+    return '.'.join(parts)
+
+
+def _inside(place: Any, part: str) -> Any:
+    """What a part of a key leads to; None where that is not there yet."""
+    if isinstance(place, Mapping | Config):
+        return place.get(part)
+    if isinstance(place, list | tuple) and part.isdigit() and int(part) < len(place):
+        return place[int(part)]
+    return None
 
 
 def _from_file(name: str) -> Config:

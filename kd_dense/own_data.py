@@ -31,7 +31,7 @@ def use_data(config: Config, folder: str | Path, classes: Sequence[str] | None =
     if 'decode_head' in config.model:
         raise SetupError(
             '--data takes boxes, and the student is a segmentor. Set `train_dataloader` and '
-            '`val_dataloader` in a config of your own (configs/camvid_pspnet_student.py shows how).'
+            '`val_dataloader` in a config of your own, as configs/_base_/datasets/camvid.py does.'
         )
     masks = any(
         step.get('with_mask')

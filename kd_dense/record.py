@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
+from .commands import command_used
 from .errors import SetupError
 from .hosts import DISTILLER_TYPES, ModelSource, read_model_config
 
@@ -58,7 +58,7 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def recorded(config: Config, name: str, argv: Sequence[str] | None = None) -> Iterator[None]:
+def recorded(config: Config, name: str, command: str | None = None) -> Iterator[None]:
     """Around a training: write its record at the start, and when and how it ended.
 
     What earlier starts in the same work directory wrote stays: a resumed training has several.
@@ -66,13 +66,13 @@ def recorded(config: Config, name: str, argv: Sequence[str] | None = None) -> It
     Args:
         config: of the training; its ``work_dir`` is where the record goes.
         name: of the config.
-        argv: the command; None for the one of this process.
+        command: that it was started by; None for that of this process.
     """
     if not is_main_process():
         yield
         return
     path = Path(config.work_dir, FILE)
-    record = _about(config, name, list(sys.argv if argv is None else argv))
+    record = _about(config, name, command or command_used())
     start: dict[str, Any] = dict(begin=_now(), end=None, ended='running')
     before = read_record(path.parent)
     record['starts'] = [*(before['starts'] if config.get('resume') and before else []), start]
@@ -125,13 +125,13 @@ def minutes(record: Mapping[str, Any], folder: Path) -> float | None:
     return total or None
 
 
-def _about(config: Config, name: str, argv: list[str]) -> dict[str, Any]:
+def _about(config: Config, name: str, command: str) -> dict[str, Any]:
     model = config.model
     distills = model.get('type') in DISTILLER_TYPES
     one = {'teacher': model['teacher']} if model.get('teacher') is not None else {}
     teachers = {**one, **(model.get('teachers') or {})} if distills else {}
     return dict(
-        command=shlex.join(['python', *argv]),
+        command=command,
         folder=os.getcwd(),
         config=name,
         role='distilled' if distills else 'plain',

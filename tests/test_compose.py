@@ -1,6 +1,5 @@
 """Composing a distillation: which recipe fits, and pairs that train through tools/distill.py."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,7 +10,17 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from kd_dense.compose import check_recipe, choose_recipe, compose, recipes, variant
+from kd_dense import commands
+from kd_dense.compose import (
+    RECIPES,
+    check_recipe,
+    choose_recipe,
+    compose,
+    find_recipe,
+    read_recipe,
+    recipes,
+    variant,
+)
 from kd_dense.data_forms import category_names, find_coco, find_voc
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, read_config_file, read_model_config
@@ -23,7 +32,6 @@ from tests.two_stage import build as two_stages
 from tests.two_stage import cascade_rcnn, faster_rcnn, mask_rcnn
 
 ROOT = Path(__file__).parents[1]
-RECIPES = ROOT / 'configs' / '_base_' / 'recipes'
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +97,7 @@ def test_a_recipe_fits_each_pair_of_public_configs(pair):
     student, teacher, expected = PUBLIC[pair]
     package = 'mmseg' if expected == 'cwd' else 'mmdet'
     names = (f'{package}::{name}.py' for name in (student, teacher))
-    config, choice = compose(*names, 'teacher.pth', RECIPES)
+    config, choice = compose(*names, 'teacher.pth')
     assert choice.name == expected
     assert config.model.type == 'kd_dense.Distiller'
     assert config.model.losses == Config.fromfile(RECIPES / f'{expected}.py').losses
@@ -105,9 +113,9 @@ def test_what_does_not_work_on_detr_is_refused_by_name_with_what_does(recipe):
         r'the least of a pair: hints \(FeatureImitation\) and PKD \(PearsonDistillation\)'
     )
     with pytest.raises(SetupError, match=reason):
-        compose(*names, 'teacher.pth', RECIPES, recipe)
+        compose(*names, 'teacher.pth', recipe)
     for works in ('pkd', 'hint'):
-        assert compose(*names, 'teacher.pth', RECIPES, works)[1].name == works
+        assert compose(*names, 'teacher.pth', works)[1].name == works
 
 
 def test_a_recipe_has_the_settings_of_the_students_family():
@@ -120,36 +128,33 @@ def test_a_recipe_has_the_settings_of_the_students_family():
     assert [variant('pkd', pair[0]) for pair in (detectors, two_stage, segmentors)] == [
         'pkd', 'pkd_two_stage', 'pkd',
     ]  # fmt: skip
-    assert choose_recipe(*two_stage, {'pkd_two_stage': RECIPES / 'pkd_two_stage.py'})[0] == (
-        'pkd_two_stage'
-    )
 
 
 def test_why_a_recipe_does_not_fit_is_told():
-    choice = choose_recipe(build(retina()), build(retina(), 1), recipes(RECIPES))
+    choice = choose_recipe(build(retina()), build(retina(), 1))
     assert choice.name == 'pkd' and list(choice.refused) == ['ld']
     assert 'predicts each box edge as a distribution' in choice.refused['ld']
 
 
 def test_a_pair_that_shares_nothing_is_refused_with_all_reasons():
     with pytest.raises(SetupError, match=r'(?s)No recipe fits this pair.*ld: .*pkd: .*hint: '):
-        choose_recipe(build(gfl()), build(gfl(num_classes=5), 1), recipes(RECIPES))
+        choose_recipe(build(gfl()), build(gfl(num_classes=5), 1))
 
 
 def test_a_teacher_of_other_classes_is_refused_with_what_allows_it():
     pair = build(gfl()), build(gfl(num_classes=5), 1)
     with pytest.raises(SetupError, match=r'allowed by `teacher\.same_classes=False` \(`--other-cl'):
-        choose_recipe(*pair, recipes(RECIPES))
-    assert choose_recipe(*pair, recipes(RECIPES), same_classes=False).name == 'pkd'
+        choose_recipe(*pair)
+    assert choose_recipe(*pair, same_classes=False).name == 'pkd'
     with pytest.raises(SetupError, match='of a pair: hints') as refused:
         check_recipe(build(retina()), pair[1], Config.fromfile(RECIPES / 'ld.py').losses, False)
     assert '--other-classes' not in str(refused.value)
 
 
-def whole(path: Path, model: dict, base: str = 'digits_student') -> str:
+def whole(path: Path, model: dict, base: str = 'gfl_r18-quarter_digits') -> str:
     """A config of a whole training with another model: 2 steps of 2 images."""
     path.write_text(
-        f"_base_ = ['{ROOT}/configs/{base}.py']\n"
+        f"_base_ = ['{ROOT}/configs/digits/{base}.py']\n"
         f'model = dict(_delete_=True, **{model!r})\n'
         "train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=2, val_interval=9)\n"
         'train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)\n'
@@ -161,14 +166,11 @@ def whole(path: Path, model: dict, base: str = 'digits_student') -> str:
 
 
 def distill(*arguments: str) -> None:
-    """Run tools/distill.py in this process."""
-    spec = importlib.util.spec_from_file_location('distill', ROOT / 'tools' / 'distill.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    """Run `kd-dense distill` in this process."""
     before = sys.argv
-    sys.argv = ['distill.py', *arguments]
+    sys.argv = ['kd-dense', 'distill', *arguments]
     try:
-        tool.main()
+        commands.main()
     finally:
         sys.argv = before
 
@@ -269,7 +271,7 @@ def test_pairs_of_many_families_train_two_steps_each(case, digits_root, tmp_path
         student, teacher = ten(student), ten(teacher)
     monkeypatch.setenv('DIGITS_ROOT', str(digits_root))
     monkeypatch.setenv('DIGITS_SEG_ROOT', str(digits_root))
-    base = 'digits_pspnet_student' if segments else 'digits_student'
+    base = 'pspnet_r18-quarter_digits-seg' if segments else 'gfl_r18-quarter_digits'
     files = [
         whole(tmp_path / f'{side}.py', model, base)
         for side, model in (('student', student), ('teacher', teacher))
@@ -278,7 +280,7 @@ def test_pairs_of_many_families_train_two_steps_each(case, digits_root, tmp_path
         dict(state_dict=build_model(read_model_config(files[1], 'teacher')).state_dict()),
         tmp_path / 'teacher.pth',
     )
-    options = ['custom_hooks.2.num_images=1']
+    options = ['custom_hooks.DistillationPictureHook.num_images=1']
     if recipe == 'structured':
         options.append('model.losses.holistic.width=(8,8,16,16)')
     if 'Mask' in case:
@@ -294,6 +296,28 @@ def test_pairs_of_many_families_train_two_steps_each(case, digits_root, tmp_path
     assert [path.name for path in out.glob('*.py')] == [f'{recipe}_student.py']
     again = Config.fromfile(out / f'{recipe}_student.py')
     assert again.model.losses.keys() == Config.fromfile(RECIPES / f'{recipe}.py').losses.keys()
+
+
+def test_every_shipped_recipe_has_losses_and_is_found_by_name():
+    assert set(recipes()) >= {'ld', 'chen2017', 'cwd', 'cwd_features', 'structured', 'pkd', 'hint'}
+    for name, path in recipes().items():
+        assert find_recipe(name) == path and read_recipe(path).losses
+
+
+def test_a_recipe_of_ones_own_is_named_by_its_path(digits_root, tmp_path):
+    student = whole(tmp_path / 'student.py', ten(gfl()))
+    recipe = tmp_path / 'gentle.py'
+    recipe.write_text("losses = dict(mine=dict(type='kd_dense.FeatureImitation', weight=0.1))\n")
+    config, choice = compose(student, student, 'x.pth', str(recipe))
+    assert (choice.name, choice.path) == ('gentle', recipe)
+    assert config.model.losses.mine.weight == 0.1
+    assert config.custom_imports.imports == ['kd_dense', 'kd_dense.hooks']
+    assert 'kd_dense.StudentCheckpointHook' in [hook.type for hook in config.custom_hooks]
+    recipe.write_text('weight = 1\n')
+    with pytest.raises(SetupError, match=r'gentle\.py is no recipe: it has no `losses`'):
+        compose(student, student, 'x.pth', str(recipe))
+    with pytest.raises(FileNotFoundError, match=r'There is no recipe .*nothing\.py'):
+        compose(student, student, 'x.pth', str(tmp_path / 'nothing.py'))
 
 
 # -- own data ----------------------------------------------------------------------------------
@@ -444,4 +468,4 @@ def test_data_of_no_form_other_classes_and_segmentors_are_refused(digits_root, t
 def test_what_cannot_be_composed_is_refused(arguments, message, digits_root, tmp_path):
     student = whole(tmp_path / 'student.py', ten(gfl()))
     with pytest.raises(SetupError, match=message):
-        compose(student, student, 'x.pth', RECIPES, **arguments)
+        compose(student, student, 'x.pth', **arguments)

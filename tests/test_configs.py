@@ -16,7 +16,10 @@ from kd_dense.hosts.configs import is_distiller, plain_student
 from tests import segmentation
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
+FOLDER = ROOT / 'configs'
+CONFIGS = sorted(
+    str(path.relative_to(FOLDER)) for path in FOLDER.rglob('*.py') if '_base_' not in path.parts
+)
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +30,7 @@ def _from_the_root(monkeypatch):
 
 def read(name: str) -> Config:
     """A config with nothing to download: no pretrained backbone, an untrained teacher."""
-    config = Config.fromfile(ROOT / 'configs' / name)
+    config = Config.fromfile(FOLDER / name)
     if is_distiller(config):
         teacher = config.model.teacher
         teacher.config = read_model_config(teacher.config, 'teacher')
@@ -53,9 +56,22 @@ def batch_for(model: nn.Module) -> dict:
 
 
 def test_there_are_configs():
-    assert {'ld_r18.py', 'ld_r34.py', 'ld_r50.py', 'ld_r18_voc.py', 'self_ld_r18.py'} <= set(
-        CONFIGS
-    )
+    assert 'ld_r18.py' in CONFIGS  # which users call by this name
+    groups = {Path(name).parts[0] for name in CONFIGS} - {'ld_r18.py'}
+    assert groups == {'ade20k', 'aquarium', 'camvid', 'cityscapes', 'coco', 'digits', 'voc'}
+
+
+def test_no_two_configs_write_to_one_work_dir():
+    assert len({Path(name).stem for name in CONFIGS}) == len(CONFIGS)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_the_readme_of_a_group_has_a_row_for_each_config(name):
+    group, link = Path(name).parts if '/' in name else ('coco', f'../{name}')
+    readme = (FOLDER / group / 'README.md').read_text()
+    rows = [line for line in readme.splitlines() if f']({link})' in line]
+    assert len(rows) == 1 and rows[0].startswith('|')
+    assert f' configs/{name}' in readme, 'no command'
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -78,9 +94,9 @@ def test_config_builds_and_steps(name):
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_config_tells_what_to_run_and_expects_its_own_work_dir(name):
-    text = (ROOT / 'configs' / name).read_text()
+    text = (FOLDER / name).read_text()
     assert f'configs/{name}' in text.split('_base_')[0], 'the first lines hold the command'
-    config = Config.fromfile(ROOT / 'configs' / name)
+    config = Config.fromfile(FOLDER / name)
     assert config.get('data_help')
     if is_distiller(config):
         checkpoint = str(config.model.teacher.checkpoint)
@@ -94,14 +110,14 @@ def test_config_tells_what_to_run_and_expects_its_own_work_dir(name):
 
 
 def test_plain_student_drops_teacher_losses_and_hooks():
-    plain = plain_student(Config.fromfile(ROOT / 'configs' / 'ld_r18.py'))
+    plain = plain_student(Config.fromfile(FOLDER / 'ld_r18.py'))
     assert plain.model.type == 'GFL'
     assert plain.custom_hooks == []
     assert plain.test_dataloader.dataset.type == 'CocoDataset'
 
 
 def test_weights_are_overridden_by_name():
-    config = Config.fromfile(ROOT / 'configs' / 'ld_r18.py')
+    config = Config.fromfile(FOLDER / 'ld_r18.py')
     config.merge_from_dict({'model.losses.ld.weight': 0.5})
     config.model.teacher = dict(config=config.model.student, untrained=True)
     config.model.student.backbone.init_cfg = None
@@ -109,9 +125,12 @@ def test_weights_are_overridden_by_name():
 
 
 def test_roots_come_from_the_environment(monkeypatch):
-    for variable, name in (('COCO_ROOT', 'ld_r18.py'), ('DIGITS_ROOT', 'digits_ld.py')):
+    for variable, name in (
+        ('COCO_ROOT', 'ld_r18.py'),
+        ('DIGITS_ROOT', 'digits/ld_gfl_r18-quarter_digits.py'),
+    ):
         monkeypatch.setenv(variable, '/somewhere')
-        config = Config.fromfile(ROOT / 'configs' / name)
+        config = Config.fromfile(FOLDER / name)
         assert config.train_dataloader.dataset.data_root == '/somewhere/'
         assert config.val_evaluator.ann_file.startswith('/somewhere/annotations/')
 
@@ -119,17 +138,17 @@ def test_roots_come_from_the_environment(monkeypatch):
 @pytest.mark.parametrize(
     ('variable', 'name', 'root'),
     [
-        ('DIGITS_SEG_ROOT', 'digits_pspnet_student.py', ''),
-        ('CAMVID_ROOT', 'camvid_pspnet_student.py', ''),
-        ('CAMVID_ROOT', '_base_/pspnet_r18_camvid.py', ''),
-        ('CITYSCAPES_ROOT', '_base_/pspnet_r18_cityscapes.py', ''),
-        ('VOC_ROOT', '_base_/pspnet_r18_voc12.py', 'VOC2012/'),
-        ('ADE_ROOT', '_base_/segformer_b0_ade20k.py', ''),
+        ('DIGITS_SEG_ROOT', 'digits/pspnet_r18-quarter_digits-seg.py', ''),
+        ('CAMVID_ROOT', 'camvid/pspnet_r18-quarter_camvid.py', ''),
+        ('CAMVID_ROOT', 'camvid/pspnet_r18_camvid.py', ''),
+        ('CITYSCAPES_ROOT', 'cityscapes/pspnet_r18_cityscapes.py', ''),
+        ('VOC_ROOT', 'voc/pspnet_r18_voc12.py', 'VOC2012/'),
+        ('ADE_ROOT', 'ade20k/segformer_b0_ade20k.py', ''),
     ],
 )
 def test_roots_of_label_pictures_come_from_the_environment(monkeypatch, variable, name, root):
     monkeypatch.setenv(variable, '/somewhere')
-    config = Config.fromfile(ROOT / 'configs' / name)
+    config = Config.fromfile(FOLDER / name)
     train = config.train_dataloader.dataset
     for dataset in (*train.get('datasets', [train]), config.val_dataloader.dataset):
         assert dataset.data_root == f'/somewhere/{root}'

@@ -227,9 +227,9 @@ def test_the_documented_loss_runs_when_followed_literally(digits_root, tmp_path,
     teacher = build_model(read_model_config('teacher.py', 'teacher'))
     torch.save(dict(state_dict=teacher.state_dict()), 'teacher.pth')
     # its own words, with a small pair in the place of the large one
-    text = config.replace('configs/digits_student.py', 'student.py')
-    text = text.replace('configs/digits_teacher.py', 'teacher.py')
-    text = text.replace('work_dirs/digits_teacher/iter_2000.pth', 'teacher.pth')
+    text = config.replace('configs/digits/gfl_r18-quarter_digits.py', 'student.py')
+    text = text.replace('configs/digits/gfl_r18-half_digits.py', 'teacher.py')
+    text = text.replace('work_dirs/gfl_r18-half_digits/iter_2000.pth', 'teacher.pth')
     (tmp_path / 'my_config.py').write_text(text)
     monkeypatch.setattr(sys, 'argv', ['train.py', 'my_config.py', '--work-dir', 'out'])
     load('tools/train.py').main()

@@ -87,7 +87,7 @@ def spread(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def digits_config(root: Path, name: str = 'digits_ld.py', **model) -> Config:
+def digits_config(root: Path, name: str = 'digits/ld_gfl_r18-quarter_digits.py', **model) -> Config:
     """A shipped config of digits, with another model."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('DIGITS_ROOT', str(root))
@@ -137,7 +137,9 @@ def segmenter(tmp_path_factory, digits_root):
         teacher=dict(config='gone.py', checkpoint='gone.pth'),
         losses=dict(pixel=dict(type='kd_dense.PixelWise', weight=2.0)),
     )
-    config = digits_config(digits_root, 'digits_structured.py', **model)
+    config = digits_config(
+        digits_root, 'digits/structured_pspnet_r18-quarter_digits-seg.py', **model
+    )
     return config, save(config, folder, iter=20)
 
 
@@ -243,7 +245,7 @@ def test_no_class_names_anywhere(segmenter):
 def plain_of(model: dict, root: Path, folder: Path, **changes):
     """An exported student of another architecture, on digits."""
     model = {key: value for key, value in model.items() if key != '_scope_'} | changes
-    config = digits_config(root, 'digits_student.py', **model)
+    config = digits_config(root, 'digits/gfl_r18-quarter_digits.py', **model)
     config.test_dataloader.dataset.metainfo = dict(classes=('a', 'b', 'c'))
     return read_plain(config, str(save(config, folder, dataset_meta=dict(classes=('a', 'b', 'c')))))
 
@@ -343,7 +345,7 @@ def test_segmentors_padded_in_testing_are_cropped(segmenter, tmp_path):
 
 
 def test_the_file_says_what_its_user_has_to_know(detector, tmp_path):
-    plain = read_plain(detector[0], str(detector[1]), dict(config='digits_ld.py'))
+    plain = read_plain(detector[0], str(detector[1]), dict(config='distilled.py'))
     _, path, _, _ = exported(plain, tmp_path)
     facts = facts_of(path)
     assert facts['classes'] == list(CLASSES)

@@ -9,7 +9,13 @@ from mmengine.config import Config
 
 from kd_dense.errors import SetupError
 from kd_dense.hosts.configs import check_data, plain_student
-from kd_dense.launch import command_line, draw_predictions, read_config, scale_learning_rate
+from kd_dense.launch import (
+    command_line,
+    draw_predictions,
+    override,
+    read_config,
+    scale_learning_rate,
+)
 from tests.models import distiller
 
 
@@ -30,6 +36,18 @@ def test_overrides_and_work_dir_are_read(config_file):
     assert config.a.b == 2
     assert config.work_dir == 'work_dirs/pair'
     assert read_config(arguments(config_file, work_dir='here')).work_dir == 'here'
+
+
+def test_an_element_of_a_list_is_overridden_by_its_type():
+    hooks = [dict(type='EMAHook'), dict(type='kd_dense.LossBalanceHook', steps=5)]
+    config = Config(dict(custom_hooks=hooks, model=dict(a=[dict(type='A'), dict(type='A')])))
+    override(config, {'custom_hooks.LossBalanceHook.steps': 9, 'custom_hooks.0.momentum': 0.1})
+    assert config.custom_hooks[1] == dict(type='kd_dense.LossBalanceHook', steps=9)
+    assert config.custom_hooks[0].momentum == 0.1
+    with pytest.raises(SetupError, match=r"list with no 'Balance'; it has EMAHook, LossBalanceHo"):
+        override(config, {'custom_hooks.Balance.steps': 9})
+    with pytest.raises(SetupError, match=r"`model\.a` is a list with several 'A'"):
+        override(config, {'model.a.A.b': 9})
 
 
 def test_data_inside_wrappers_is_checked(tmp_path):
@@ -68,7 +86,13 @@ def test_other_errors_keep_their_traceback():
         raise ZeroDivisionError
 
 
-@pytest.mark.parametrize('name', ['digits_structured', 'cwd_pspnet_r18_cityscapes'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'digits/structured_pspnet_r18-quarter_digits-seg',
+        'cityscapes/cwd_pspnet_r18_cityscapes',
+    ],
+)
 def test_segmentation_without_mmseg_is_one_sentence(name, monkeypatch):
     for module in [m for m in sys.modules if m.split('.')[0] == 'mmseg'] + ['mmseg']:
         monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed

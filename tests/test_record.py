@@ -17,10 +17,10 @@ def config(tmp_path, **changes) -> Config:
 
 
 def test_a_training_is_recorded_from_its_start_to_its_end(tmp_path):
-    with recorded(config(tmp_path), 'a.py', ['tools/train.py', 'a.py', '--x', 'two words']):
+    with recorded(config(tmp_path), 'a.py', 'kd-dense train a.py'):
         during = read_record(tmp_path)
     record = read_record(tmp_path)
-    assert record['command'] == "python tools/train.py a.py --x 'two words'"
+    assert record['command'] == 'kd-dense train a.py'
     assert (record['seed'], record['role'], record['config']) == (7, 'plain', 'a.py')
     assert record['folder'] == os.getcwd() and record['teachers'] == {}
     assert [during['starts'][0][key] for key in ('end', 'ended')] == [None, 'running']
@@ -32,17 +32,17 @@ def test_a_training_is_recorded_from_its_start_to_its_end(tmp_path):
     ('error', 'ended'), [(KeyboardInterrupt, 'interrupted'), (RuntimeError, 'failed')]
 )
 def test_how_it_ended_is_told(tmp_path, error, ended):
-    with pytest.raises(error), recorded(config(tmp_path), 'a.py', []):
+    with pytest.raises(error), recorded(config(tmp_path), 'a.py'):
         raise error
     assert read_record(tmp_path)['starts'][0]['ended'] == ended
 
 
 def test_a_resumed_training_has_several_starts_and_a_new_one_begins_anew(tmp_path):
     for _ in range(2):
-        with recorded(config(tmp_path), 'a.py', []):
+        with recorded(config(tmp_path), 'a.py'):
             pass
     assert len(read_record(tmp_path)['starts']) == 1
-    with recorded(config(tmp_path, resume=True), 'a.py', []):
+    with recorded(config(tmp_path, resume=True), 'a.py'):
         pass
     assert len(read_record(tmp_path)['starts']) == 2
 
@@ -50,7 +50,7 @@ def test_a_resumed_training_has_several_starts_and_a_new_one_begins_anew(tmp_pat
 def test_who_taught_is_told_with_its_file(tmp_path):
     teacher = dict(config=gfl(channels=32), checkpoint='work/teacher.pth')
     model = distiller(teacher=teacher)
-    with recorded(config(tmp_path, model=model), 'a.py', []):
+    with recorded(config(tmp_path, model=model), 'a.py'):
         pass
     record = read_record(tmp_path)
     assert record['role'] == 'distilled' and list(record['teachers']) == ['teacher']

@@ -155,7 +155,7 @@ def runs_root(tmp_path_factory, digits_root):
         if name == 'distilled':
             config.model.teacher = dict(config=MODELS['teacher'], untrained=True)
             config.custom_hooks = [dict(type='kd_dense.LossBalanceHook', steps=2)]
-        with recorded(config, f'the_{name}.py', ['tools/train.py', f'the_{name}.py']):
+        with recorded(config, f'the_{name}.py', f'kd-dense train the_{name}.py'):
             train(config)
         config.dump(root / name / f'the_{name}.py')
         # AP of two steps is 0: a number to find again
@@ -320,7 +320,7 @@ def test_the_page_holds_numbers_pictures_and_curves(folders, tmp_path):
     assert 'loss_bbox' in page.words and 'imitation' in page.words
     assert 'On 4 of 6 validation images' in page.words
     assert 'there is one training of the student alone' in page.words
-    assert 'tools/train.py the_distilled.py' in page.words and 'mmdet ' in page.words
+    assert 'kd-dense train the_distilled.py' in page.words and 'mmdet ' in page.words
     for draw in (draw_curves, draw_pictures):
         assert draw(tmp_path / 'x.png', runs, evidence, 2)
         assert (tmp_path / 'x.png').read_bytes()[:4] == b'\x89PNG'
@@ -379,7 +379,7 @@ def segmentation_folders(tmp_path_factory, digits_root):
     root = tmp_path_factory.mktemp('segmentation')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('DIGITS_SEG_ROOT', str(digits_root))
-        base = Config.fromfile(ROOT / 'configs' / 'digits_pspnet_student.py')
+        base = Config.fromfile(ROOT / 'configs' / 'digits/pspnet_r18-quarter_digits-seg.py')
     models = dict(teacher=segmentor(16, classes=11), alone=segmentor(classes=11))
     for model in models.values():
         model.pop('_scope_')
@@ -405,7 +405,7 @@ def segmentation_folders(tmp_path_factory, digits_root):
         prefix = 'student.' if name == 'distilled' else ''
         state = {prefix + key: value for key, value in model.state_dict().items()}
         config.work_dir = str(folder)
-        with recorded(config, f'{name}.py', ['tools/train.py', f'{name}.py']):
+        with recorded(config, f'{name}.py'):
             pass
         torch.save(dict(state_dict=state, meta=dict(iter=10)), folder / 'iter_10.pth')
     return [root / name for name in models]

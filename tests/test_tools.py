@@ -57,7 +57,7 @@ def pair(tmp_path_factory, digits_root):
     torch.save(dict(state_dict=distilled, meta={}), folder / 'distilled.pth')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('DIGITS_ROOT', str(digits_root))
-        config = Config.fromfile(ROOT / 'configs' / 'digits_ld.py')
+        config = Config.fromfile(ROOT / 'configs' / 'digits/ld_gfl_r18-quarter_digits.py')
     config.model = distiller(
         student=gfl(num_classes=10), teacher=dict(config='gone.py', checkpoint='gone.pth')
     )
@@ -100,10 +100,12 @@ def test_training_without_data_says_how_to_get_it(tmp_path):
 
 def test_training_without_the_teachers_checkpoint_says_how_to_get_it(tmp_path, digits_root):
     done = python(
-        'train.py', 'configs/digits_ld.py', '--work-dir', tmp_path,
+        'train.py', 'configs/digits/ld_gfl_r18-quarter_digits.py', '--work-dir', tmp_path,
         '--cfg-options', 'model.teacher.checkpoint=nowhere.pth', DIGITS_ROOT=str(digits_root),
     )  # fmt: skip
-    assert_one_sentence(done, 'nowhere.pth', 'python tools/train.py configs/digits_teacher.py')
+    assert_one_sentence(
+        done, 'nowhere.pth', 'python tools/train.py configs/digits/gfl_r18-half_digits.py'
+    )
 
 
 def test_a_config_that_is_not_there_is_named(tmp_path):
@@ -112,7 +114,9 @@ def test_a_config_that_is_not_there_is_named(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU can do it')
 def test_mixed_precision_without_a_gpu_says_so(tmp_path, digits_root):
-    done = python('train.py', 'configs/digits_student.py', '--amp', '--work-dir', tmp_path)
+    done = python(
+        'train.py', 'configs/digits/gfl_r18-quarter_digits.py', '--amp', '--work-dir', tmp_path
+    )
     assert_one_sentence(done, '--amp needs a GPU', "model.teacher.dtype='bfloat16'")
 
 

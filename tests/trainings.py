@@ -165,7 +165,7 @@ def short_training(name: str, work_dir: Path) -> Config:
 def training(digits_root: Path, work_dir: Path) -> Config:
     """A short training of a small detector on digits."""
     os.environ['DIGITS_ROOT'] = str(digits_root)
-    config = short_training('digits_ld.py', work_dir)
+    config = short_training('digits/ld_gfl_r18-quarter_digits.py', work_dir)
     config.model = distiller(
         student=gfl(num_classes=10),
         teacher=dict(config=gfl(channels=32, num_classes=10), untrained=True),

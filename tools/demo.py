@@ -20,7 +20,10 @@ from demo_stages import Stage, Task, train_all
 ROOT = Path(__file__).resolve().parents[1]
 
 
-TAUGHT = ('model.teacher.checkpoint={teacher}', 'custom_hooks.2.alone={student}')
+TAUGHT = (
+    'model.teacher.checkpoint={teacher}',
+    'custom_hooks.DistillationPictureHook.alone={student}',
+)
 TASKS = {
     'detection': Task(
         folder=Path('work_dirs/demo'),
@@ -29,12 +32,12 @@ TASKS = {
         metrics={'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50', 'AP75': 'coco/bbox_mAP_75'},
         decimals=3,
         stages=(
-            Stage('teacher', 'the teacher', 'configs/digits_teacher.py', 6),
-            Stage('student', 'the student alone', 'configs/digits_student.py', 3),
+            Stage('teacher', 'the teacher', 'configs/digits/gfl_r18-half_digits.py', 6),
+            Stage('student', 'the student alone', 'configs/digits/gfl_r18-quarter_digits.py', 3),
             Stage(
                 'distilled',
                 'the student, taught by the teacher',
-                'configs/digits_ld.py',
+                'configs/digits/ld_gfl_r18-quarter_digits.py',
                 3,
                 TAUGHT,
                 ('teacher', 'student'),
@@ -50,12 +53,14 @@ TASKS = {
         metrics={'mIoU': 'mIoU', 'aAcc': 'aAcc'},
         decimals=2,
         stages=(
-            Stage('teacher', 'the teacher', 'configs/digits_pspnet_teacher.py', 7),
-            Stage('student', 'the student alone', 'configs/digits_pspnet_student.py', 3),
+            Stage('teacher', 'the teacher', 'configs/digits/pspnet_r18-half_digits-seg.py', 7),
+            Stage(
+                'student', 'the student alone', 'configs/digits/pspnet_r18-quarter_digits-seg.py', 3
+            ),
             Stage(
                 'distilled',
                 'the student, taught by the teacher',
-                'configs/digits_structured.py',
+                'configs/digits/structured_pspnet_r18-quarter_digits-seg.py',
                 5,
                 TAUGHT,
                 ('teacher', 'student'),

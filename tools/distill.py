@@ -1,82 +1,9 @@
 """Distil any student from any teacher, in one command.
 
-python tools/distill.py mmdet::gfl/gfl_r50_fpn_1x_coco.py \
-    --teacher mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py --checkpoint gfl_r101.pth
-
-Looks at the pair, picks a recipe, writes the composed config to the work directory, where
-tools/train.py can run it again, and trains.
+The same as ``kd-dense distill``.
 """
 
-import argparse
-from pathlib import Path
-
-from mmengine.config import Config
-
-from kd_dense.compose import compose, recipes
-from kd_dense.launch import command_line, common_options, finish_config
-from kd_dense.training import train, training_options
-
-ROOT = Path(__file__).resolve().parents[1]
-RECIPES = ROOT / 'configs' / '_base_' / 'recipes'
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('student', help='config of its training: a path, mmdet:: or mmseg:: name')
-    parser.add_argument('--teacher', required=True, help='config of the teacher, as the student')
-    parser.add_argument('--checkpoint', required=True, help='of the teacher, a path or URL')
-    parser.add_argument(
-        '--recipe',
-        default='auto',
-        help=f'auto (the first that fits), {", ".join(recipes(RECIPES))}; they are configs in '
-        f'{RECIPES.relative_to(ROOT)}',
-    )
-    parser.add_argument('--data', help='folder of your own data, in the form of COCO or VOC')
-    parser.add_argument(
-        '--classes', nargs='+', help='names of the classes in --data, where it does not tell them'
-    )
-    parser.add_argument(
-        '--other-classes',
-        action='store_true',
-        help='the teacher may know other classes than the data; only losses on features allow it',
-    )
-    parser.add_argument(
-        '--dry-run', action='store_true', help='write the composed config, and train nothing'
-    )
-    training_options(parser)
-    common_options(parser)
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Compose and train."""
-    args = parse_args()
-    with command_line():
-        config, choice = compose(
-            args.student,
-            args.teacher,
-            args.checkpoint,
-            RECIPES,
-            args.recipe,
-            same_classes=not args.other_classes,
-            data=args.data,
-            classes=args.classes,
-        )
-        name = f'{choice.name}_{Path(args.student.split("::")[-1]).stem}'
-        finish_config(config, args, name)
-        for refused, reason in choice.refused.items():
-            print(f'The recipe {refused} does not fit this pair: {reason}\n')
-        print(f'Recipe: {choice.name} ({RECIPES.relative_to(ROOT) / choice.name}.py)\n')
-        print(text := config.pretty_text)
-        path = Path(config.work_dir, f'{name}.py')
-        path.parent.mkdir(parents=True, exist_ok=True)
-        config = Config(config.to_dict(), text, path)  # with the name that the run goes by
-        config.dump(path)
-        print(f'The same again: python tools/train.py {path}', flush=True)
-        if not args.dry_run:
-            train(config, args, str(path))
-
+from kd_dense.commands.distill import main
 
 if __name__ == '__main__':
     main()

@@ -1,83 +1,9 @@
-"""Write one page that shows what a distillation brought: teacher, student alone, distilled student.
+"""Write one page that shows what a distillation brought.
 
-python tools/report.py work_dirs/digits_teacher work_dirs/digits_student work_dirs/digits_ld
+The same as ``kd-dense report``.
 """
 
-import argparse
-import shlex
-import sys
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-
-from mmengine.config import DictAction
-
-from kd_dense.launch import command_line
-from kd_dense.report import ROLES, read_runs
-from kd_dense.report.evidence import gather
-from kd_dense.report.page import render
-from kd_dense.report.pngs import draw_curves, draw_pictures
-
-PACKAGES = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation', 'torch')
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('work_dirs', nargs='+', type=Path, help='of the trainings, in any order')
-    parser.add_argument('--names', nargs='+', help='of the trainings; default: of their folders')
-    parser.add_argument(
-        '--roles', nargs='+', choices=ROLES, help='default: recognised from the configs'
-    )
-    parser.add_argument('--out', type=Path, default=Path('report.html'), help='%(default)s')
-    parser.add_argument(
-        '--images', type=int, default=64, help='validation images to predict on, %(default)s'
-    )
-    parser.add_argument('--show', type=int, default=4, help='images of each kind, %(default)s')
-    parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='of objects that count, %(default)s'
-    )
-    parser.add_argument('--no-predict', action='store_true', help='read logs only, run no model')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='overrides of all configs'
-    )
-    args = parser.parse_args()
-    if args.images < 1 or args.show < 1:
-        parser.error('--images and --show take 1 or more')
-    return args
-
-
-def versions() -> str:
-    """What this report is made with."""
-    found = [f'Python {sys.version.split()[0]}']
-    for name in PACKAGES:
-        try:
-            found.append(f'{name} {version(name)}')
-        except PackageNotFoundError:
-            continue
-    return ', '.join(found)
-
-
-def main() -> None:
-    """Read, measure, write."""
-    args = parse_args()
-    with command_line():
-        runs = read_runs(args.work_dirs, args.names, args.roles, args.cfg_options)
-        for run in runs:
-            print(f'{run.name}: {run.role} ({run.why})', flush=True)
-        images = 0 if args.no_predict else args.images
-        evidence = gather(runs, images, args.score_thr, lambda text: print(text, flush=True))
-        command = shlex.join(['python', *sys.argv])
-        page = render(runs, evidence, command, versions(), args.show)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(page, encoding='utf-8')
-        print(args.out)
-        for draw, part in ((draw_curves, 'curves'), (draw_pictures, 'pictures')):
-            path = args.out.with_name(f'{args.out.stem}_{part}.png')
-            if draw(path, runs, evidence, args.show):
-                print(path)
-        for text in evidence.missing:
-            print(f'not in the report: {text}')
-
+from kd_dense.commands.report import main
 
 if __name__ == '__main__':
     main()

@@ -46,7 +46,9 @@ def test_warnings_are_no_failure_but_where_asked_for(config):
 
 
 def test_a_config_that_distils_nothing_is_one_sentence(tmp_path, digits_root):
-    done = python('check.py', 'configs/digits_student.py', DIGITS_ROOT=str(digits_root))
+    done = python(
+        'check.py', 'configs/digits/gfl_r18-quarter_digits.py', DIGITS_ROOT=str(digits_root)
+    )
     assert_one_sentence(done, 'trains a GFL without a teacher')
 
 

@@ -249,7 +249,7 @@ def test_a_model_without_a_discriminator_is_refused():
 def training(digits_root: Path, work_dir: Path) -> Config:
     """A short adversarial training on digits, of a student with dropout."""
     os.environ['DIGITS_SEG_ROOT'] = str(digits_root)
-    config = short_training('digits_structured.py', work_dir)
+    config = short_training('digits/structured_pspnet_r18-quarter_digits-seg.py', work_dir)
     config.model.losses.holistic.width = SMALL
     pipeline = config.train_dataloader.dataset.pipeline
     pipeline.insert(-1, dict(type='RandomCrop', crop_size=(96, 96)))

@@ -1,3 +1,0 @@
-# PKD: features of any two architectures, of one-stage students (Cao et al. 2022).
-_base_ = ['../distill.py']
-losses = dict(pkd=dict(type='kd_dense.PearsonDistillation', weight=10.0))

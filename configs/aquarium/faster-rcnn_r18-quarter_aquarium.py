@@ -1,0 +1,17 @@
+# The student alone, from scratch: a small Faster R-CNN
+# python tools/train.py configs/aquarium/faster-rcnn_r18-quarter_aquarium.py
+_base_ = [
+    '../_base_/datasets/aquarium.py',
+    '../_base_/models/faster_rcnn_r18_quarter.py',
+    '../_base_/schedules/short.py',
+]
+max_iters = 2000
+model = dict(
+    rpn_head=dict(anchor_generator=dict(scales=[4])),
+    roi_head=dict(bbox_roi_extractor=dict(finest_scale=56), bbox_head=dict(num_classes=7)),
+)
+train_cfg = dict(max_iters=max_iters, val_interval=500)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min=1e-5),
+]

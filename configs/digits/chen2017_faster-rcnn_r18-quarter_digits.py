@@ -1,0 +1,13 @@
+# The student taught by hints, weighted soft cross entropy and bounded regression
+# python tools/train.py configs/digits/chen2017_faster-rcnn_r18-quarter_digits.py
+_base_ = ['./faster-rcnn_r18-quarter_digits.py', '../../kd_dense/recipes/chen2017.py']
+model = dict(
+    _delete_=True,
+    type='kd_dense.Distiller',
+    student={{_base_.model}},
+    teacher=dict(
+        config='configs/digits/faster-rcnn_r18-half_digits.py',
+        checkpoint='work_dirs/faster-rcnn_r18-half_digits/iter_2000.pth',
+    ),
+    losses={{_base_.losses}},
+)

@@ -1,0 +1,18 @@
+# The teacher, on digits in the form of Pascal VOC: twice the student's width, trained for longer
+# python tools/train.py configs/digits/faster-rcnn_r18-half_digits-voc.py
+_base_ = ['./faster-rcnn_r18-quarter_digits-voc.py']
+max_iters = 2000
+model = dict(
+    backbone=dict(base_channels=32, stem_channels=32),
+    neck=dict(in_channels=[32, 64, 128, 256], out_channels=64),
+    rpn_head=dict(in_channels=64, feat_channels=64),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=64),
+        bbox_head=dict(in_channels=64, fc_out_channels=256),
+    ),
+)
+train_cfg = dict(max_iters=max_iters, val_interval=500)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min=1e-5),
+]

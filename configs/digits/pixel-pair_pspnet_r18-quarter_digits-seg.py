@@ -1,0 +1,13 @@
+# The student taught pixel by pixel and pair by pair
+# python tools/train.py configs/digits/pixel-pair_pspnet_r18-quarter_digits-seg.py
+_base_ = ['./pspnet_r18-quarter_digits-seg.py', '../../kd_dense/recipes/structured.py']
+model = dict(
+    _delete_=True,
+    type='kd_dense.Distiller',
+    student={{_base_.model}},
+    teacher=dict(
+        config='configs/digits/pspnet_r18-half_digits-seg.py',
+        checkpoint='work_dirs/pspnet_r18-half_digits-seg/iter_1500.pth',
+    ),
+    losses=dict(pixel={{_base_.losses.pixel}}, pair={{_base_.losses.pair}}),
+)

@@ -1,0 +1,19 @@
+# The student taught pixel by pixel, pair by pair, and by a discriminator
+# python tools/train.py configs/digits/structured_pspnet_r18-quarter_digits-seg.py
+_base_ = ['./pspnet_r18-quarter_digits-seg.py', '../../kd_dense/recipes/structured.py']
+model = dict(
+    _delete_=True,
+    type='kd_dense.Distiller',
+    student={{_base_.model}},
+    teacher=dict(
+        config='configs/digits/pspnet_r18-half_digits-seg.py',
+        checkpoint='work_dirs/pspnet_r18-half_digits-seg/iter_1500.pth',
+    ),
+    losses={{_base_.losses}},
+)
+optim_wrapper = dict(
+    _delete_=True,
+    constructor='kd_dense.AdversarialOptimWrapperConstructor',
+    student={{_base_.optim_wrapper}},
+    discriminator={{_base_.discriminator}},
+)

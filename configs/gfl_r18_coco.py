@@ -1,3 +1,0 @@
-# COCO box AP: 35.8 published (Zheng et al. 2022); not reproduced by us
-# tools/dist_train.sh configs/gfl_r18_coco.py 8
-_base_ = ['./_base_/gfl_r18_coco.py']

@@ -1,0 +1,9 @@
+# The teacher of chen2017_faster-rcnn_r18_voc.py: no checkpoint of it is published, train it first
+# tools/dist_train.sh configs/voc/faster-rcnn_r101_voc.py 8
+_base_ = ['./faster-rcnn_r18_voc.py']
+model = dict(
+    backbone=dict(
+        depth=101, init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101')
+    ),
+    neck=dict(in_channels=[256, 512, 1024, 2048]),
+)

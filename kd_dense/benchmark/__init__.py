@@ -1,0 +1,1 @@
+"""What ``kd-dense benchmark`` times, on images of noise and with random weights."""

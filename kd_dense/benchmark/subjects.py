@@ -1,0 +1,173 @@
+"""What the benchmark times: teachers, students and distillers of a pair, with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from torch import nn
+
+from ..compose import recipes
+from ..hosts import build_model, read_model_config
+from ..registry import MODELS
+from .steps import (
+    critic_step,
+    losses_only,
+    noise_boxes,
+    noise_images,
+    noise_labels,
+    teacher_forward,
+    training_step,
+)
+
+LD_DETECTOR = 'mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py'
+PLAIN, TEACHER, CRITIC = 'student step, plain', 'teacher forward, plain', 'critic step, plain'
+OURS = ('our step, all, float32', 'our step, all, bfloat16')
+ALONE = 'our losses alone'
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Teacher and student, and what to time of them.
+
+    Attributes:
+        teacher, student: their configs; the student's with a ResNet18.
+        recipe: whose losses are ours.
+        subjects: what to time.
+        floor: those of them that no distillation can do without.
+    """
+
+    teacher: str
+    student: str
+    recipe: str
+    subjects: tuple[str, ...] = (PLAIN, TEACHER, *OURS)
+    floor: tuple[str, ...] = (PLAIN, TEACHER)
+
+
+PAIRS = {
+    'gfl': Pair(
+        'mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py',
+        'mmdet::gfl/gfl_r50_fpn_1x_coco.py',
+        'ld',
+        # mmdet's LD is localization distillation in the main region: the steps with "main" do the
+        # same, the others add the valuable localization region and classification
+        subjects=(
+            PLAIN,
+            TEACHER,
+            "mmdet's LD step",
+            'our step, main, float32',
+            'our step, main, bfloat16',
+            *OURS,
+            ALONE,
+        ),
+    ),
+    'faster_rcnn': Pair(
+        'mmdet::faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py',
+        'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+        'chen2017',
+    ),
+    'pspnet': Pair(
+        'mmseg::pspnet/pspnet_r101-d8_4xb2-80k_cityscapes-512x1024.py',
+        'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py',
+        'structured',
+        subjects=(PLAIN, TEACHER, CRITIC, *OURS),
+        floor=(PLAIN, TEACHER, CRITIC),
+    ),
+}
+
+
+class Subjects:
+    """What can be timed of a pair.
+
+    Args:
+        pair: its name.
+        images: images of a step.
+        size: of the images in pixels.
+        device: where to run.
+    """
+
+    def __init__(self, pair: str, images: int, size: int, device: str) -> None:
+        self.pair = PAIRS[pair]
+        self.size = size
+        self.device = device
+        self.segmentation = self.pair.student.startswith('mmseg::')
+        make = noise_labels if self.segmentation else noise_boxes
+        self.data = dict(inputs=noise_images(images, size), data_samples=make(images, size))
+
+    def make(self, name: str) -> Callable[[], None]:
+        """One of them, ready to be called."""
+        torch.manual_seed(0)
+        if name == TEACHER:
+            model = build_model(self.model_config(self.pair.teacher)).to(self.device).eval()
+            return partial(teacher_forward, model, self.data)
+        if name == PLAIN:
+            model = build_model(self.student_config())
+        elif name == "mmdet's LD step":
+            model = self.mmdet_ld()
+        else:
+            dtype = 'bfloat16' if 'bfloat16' in name else 'float32'
+            model = MODELS.build(self.our_config(dtype, 'ld' if 'main' in name else None))
+        model.to(self.device)
+        if hasattr(model, 'load_teacher'):
+            model.load_teacher()
+        model.train()
+        if name == ALONE:
+            return losses_only(model, self.data)
+        optimizer = self.optimizer(model)
+        if name == CRITIC:
+            return critic_step(model, optimizer, self.data)
+        return partial(training_step, model, optimizer, self.data)
+
+    def model_config(self, name: str) -> ConfigDict:
+        """Model part of a config, without anything to download, for images of this size."""
+        config = read_model_config(name, 'student')
+        config.backbone.init_cfg = None
+        if 'pretrained' in config:
+            config.pretrained = None
+        if 'size' in config.data_preprocessor:
+            config.data_preprocessor.size = (self.size, self.size)
+        return config
+
+    def student_config(self) -> ConfigDict:
+        """Model part of the student's config, with a ResNet18."""
+        config = self.model_config(self.pair.student)
+        config.backbone.depth = 18
+        if 'neck' in config:
+            config.neck.in_channels = [64, 128, 256, 512]
+        return config
+
+    def our_config(self, dtype: str, only: str | None = None) -> dict:
+        """A distiller with the losses of the pair's recipe, or with one of them."""
+        losses = Config.fromfile(recipes()[self.pair.recipe]).losses.to_dict()
+        losses = {name: loss for name, loss in losses.items() if loss.get('weight') != 0}
+        teacher = self.model_config(self.pair.teacher)
+        return dict(
+            type='kd_dense.Distiller',
+            student=self.student_config(),
+            teacher=dict(config=teacher, dtype=dtype, untrained=True),
+            losses={name: loss for name, loss in losses.items() if only in (None, name)},
+        )
+
+    def mmdet_ld(self) -> nn.Module:
+        """mmdet's own LD detector on the same pair (its teacher builds itself, from a config)."""
+        config = self.model_config(LD_DETECTOR)
+        config.teacher_config = ConfigDict(model=self.model_config(self.pair.teacher))
+        config.teacher_config.model.pop('_scope_')
+        config.teacher_ckpt = None
+        return build_model(config)
+
+    def optimizer(self, model: nn.Module) -> OptimWrapper:
+        """SGD for the student, Adam for a discriminator."""
+        config: dict = dict(optimizer=dict(type='SGD', lr=1e-6, momentum=0.9))
+        losses = getattr(model, 'losses', {})
+        if any(loss.own_module() is not None for loss in losses.values()):
+            config = dict(
+                constructor='kd_dense.AdversarialOptimWrapperConstructor',
+                student=config,
+                discriminator=dict(optimizer=dict(type='Adam', lr=1e-6)),
+            )
+        return build_optim_wrapper(model, config)

@@ -1,0 +1,75 @@
+"""Examine a distillation before it is trained: what is wrong, and the way out.
+
+kd-dense check configs/ld_r18.py
+
+Exits with status 1 where something is wrong. Nothing is written, and nothing fetched that training
+would not fetch.
+"""
+
+import argparse
+import io
+import json
+import os
+import shutil
+import sys
+import warnings
+from contextlib import redirect_stdout
+
+from mmengine.config import DictAction
+from mmengine.logging import MMLogger
+
+from ..check import WARNING, WRONG, Options, as_table, examine
+from ..launch import command_line, read_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config of the distillation')
+    parser.add_argument('--checkpoint', help="of the student, instead of the config's load_from")
+    parser.add_argument(
+        '--validate',
+        type=int,
+        default=0,
+        metavar='N',
+        help='evaluate the teacher, and a student with a checkpoint, on N validation images',
+    )
+    parser.add_argument(
+        '--steps', type=int, default=3, help='of training to time; default: %(default)s'
+    )
+    parser.add_argument('--json', action='store_true', help='print JSON, and nothing else')
+    parser.add_argument('--strict', action='store_true', help='exit with 1 for warnings too')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='overrides of the config'
+    )
+    return parser.parse_args()
+
+
+def say(text: str) -> None:
+    """Tell what takes its time."""
+    print(f'{text} ...', file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Examine, print, and exit with what was found."""
+    args = parse_args()
+    args.work_dir, args.launcher, args.local_rank = None, 'none', 0
+    warnings.filterwarnings('ignore')
+    with redirect_stdout(sys.stderr):  # where it logs then
+        MMLogger.get_instance('kd_dense.check', log_level='WARNING')
+    # the report alone goes to stdout; what the hosts print is not shown
+    with command_line(), redirect_stdout(io.StringIO()):
+        config = read_config(args)
+        options = Options(args.checkpoint, max(args.steps, 0), max(args.validate, 0))
+        report = examine(config, args.config, options, say)
+    if args.json:
+        print(json.dumps(report.as_dict(), indent=1, allow_nan=False))
+    else:
+        width = min(shutil.get_terminal_size().columns, 120)
+        colour = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
+        print(as_table(report, width, colour))
+    sys.exit(bool(report.findings(WRONG, *[WARNING] * args.strict)))
+
+
+if __name__ == '__main__':
+    main()

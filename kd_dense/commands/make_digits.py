@@ -1,0 +1,44 @@
+"""Build the embedded dataset: handwritten digits in scenes, for detection and segmentation.
+
+kd-dense make-digits data/digits
+"""
+
+import argparse
+from dataclasses import fields
+
+from ..datasets import SceneSettings, make_digits
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line; every field of SceneSettings is an option."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('out', help='folder to build in')
+    parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
+    parser.add_argument('--train', type=int, default=2000, help='scenes, default: %(default)s')
+    parser.add_argument('--val', type=int, default=400, help='scenes, default: %(default)s')
+    parser.add_argument('--force', action='store_true', help='replace digits of other settings')
+    group = parser.add_argument_group('scenes', 'explained at kd_dense.datasets.SceneSettings')
+    for field in fields(SceneSettings):
+        option = {'default': field.default, 'help': f'default: {field.default}'}
+        if isinstance(field.default, tuple):
+            option |= {'type': type(field.default[0]), 'nargs': 2, 'metavar': ('LOW', 'HIGH')}
+        else:
+            option |= {'type': type(field.default), 'metavar': 'N'}
+        group.add_argument(f'--{field.name.replace("_", "-")}', **option)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Build, or say in one line why not."""
+    args = parse_args()
+    values = {field.name: getattr(args, field.name) for field in fields(SceneSettings)}
+    pairs = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    try:
+        settings = SceneSettings(**pairs)
+        make_digits(args.out, settings, args.train, args.val, args.seed, force=args.force)
+    except (FileExistsError, ValueError) as error:
+        raise SystemExit(f'make_digits: {error}') from error
+
+
+if __name__ == '__main__':
+    main()

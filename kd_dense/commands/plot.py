@@ -1,0 +1,70 @@
+"""Draw the losses and the AP or mIoU of several trainings in one picture.
+
+kd-dense plot work_dirs/STUDENT_ALONE work_dirs/DISTILLED --out curves.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from ..logs import curve, read_scalars
+from ..pictures.curves import Curve, Panel, draw_curves
+
+METRICS = ('bbox_mAP', 'bbox_mAP_50', 'pascal_voc/mAP', 'mIoU', 'aAcc')
+
+
+def read_run(folder: Path) -> list[dict]:
+    """What a training logged.
+
+    Raises:
+        SystemExit: the folder holds no log.
+    """
+    scalars = read_scalars(folder)
+    if not scalars:
+        raise SystemExit(
+            f'plot: no training was logged in {folder} (looked for */vis_data/scalars.json).'
+        )
+    return scalars
+
+
+def draw(runs: dict[str, list[dict]], keys: list[str]) -> Figure:
+    """One panel per scalar, one line per training."""
+    trainings = list(enumerate(runs.items()))
+    return draw_curves(
+        [
+            Panel(key, [Curve(name, f'C{i}', *curve(lines, key)) for i, (name, lines) in trainings])
+            for key in keys
+        ]
+    )
+
+
+def main() -> None:
+    """Draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('folders', nargs='+', type=Path, help='work directories')
+    parser.add_argument('--keys', nargs='+', help='scalars; default: AP or mIoU, and all losses')
+    parser.add_argument('--names', nargs='+', help='names of the trainings; default: the folders')
+    parser.add_argument('--out', type=Path, default=Path('curves.png'), help='default: %(default)s')
+    args = parser.parse_args()
+    names = args.names or [folder.name for folder in args.folders]
+    if len(set(names)) != len(args.folders):
+        raise SystemExit('plot: give each training a name of its own with --names.')
+    runs = dict(zip(names, map(read_run, args.folders), strict=True))
+    found = {key for scalars in runs.values() for line in scalars for key in line}
+    metrics = [k for end in METRICS for k in sorted(found) if k.endswith(end)]
+    losses = sorted(k for k in found if 'loss' in k)
+    critics = sorted(k for k in found if k.startswith('discriminator_'))
+    keys = args.keys or [*metrics, *losses, *critics]
+    unknown = [key for key in keys if key not in found]
+    if unknown:
+        raise SystemExit(f'plot: {unknown} was never logged; there are {sorted(found)}.')
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    draw(runs, keys).savefig(args.out)
+    print(args.out)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,48 @@
+"""Evaluate a student: from a distilled or a plain checkpoint, without its teacher.
+
+kd-dense test configs/ld_r18.py work_dirs/ld_r18/epoch_12.pth
+"""
+
+import argparse
+
+from mmengine.runner import Runner
+
+from ..hosts.checkpoints import load_completely, model_state, read_checkpoint
+from ..hosts.configs import check_data, plain_student
+from ..launch import command_line, common_options, draw_predictions, read_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config that the student was trained with')
+    parser.add_argument('checkpoint', help='distilled or plain checkpoint, path or URL')
+    parser.add_argument('--out', help='dump the predictions to this .pkl file')
+    parser.add_argument('--show-dir', help='draw the predictions into this folder')
+    common_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Evaluate."""
+    args = parse_args()
+    with command_line():
+        config = plain_student(read_config(args))
+        check_data(config, ('test_dataloader',))
+        if args.out:
+            config.test_evaluator = [
+                config.test_evaluator,
+                dict(type='DumpResults', out_file_path=args.out),
+            ]
+        if args.show_dir:
+            draw_predictions(config, args.show_dir)
+        checkpoint = read_checkpoint(args.checkpoint, 'student')
+        config.load_from = None
+        runner = Runner.from_cfg(config)
+        model = getattr(runner.model, 'module', runner.model)
+        load_completely(model, model_state(checkpoint), args.checkpoint, 'student')
+        runner.test()
+
+
+if __name__ == '__main__':
+    main()
