@@ -16,6 +16,7 @@ from torch import nn
 from ..errors import SetupError
 
 DISTILLER_TYPES = ('kd_dense.Distiller', 'Distiller')
+Host = Any  # a built model of mmdet or mmseg; which parts it has, its view knows
 ModelSource = str | Path | Mapping[str, Any]
 
 
