@@ -8,11 +8,11 @@ from pathlib import Path
 import mmcv
 import mmdet
 import pytest
-from test_setup import declared, locked
 
 from kd_dense import stack
 from kd_dense.errors import SetupError
 from kd_dense.hosts import need_mmseg
+from tests.test_setup import declared, locked
 
 requirements = pytest.importorskip('packaging.requirements')
 ROOT = Path(__file__).parents[1]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
@@ -35,7 +36,8 @@ def need_onnx() -> None:
         except ImportError as error:
             raise SetupError(
                 f'--onnx needs the package {name}, which is not here ({error}): '
-                "pip install 'kd_dense[export]'."
+                # without the version, pip may bring a numpy that the torch here was not made for
+                f"pip install 'kd_dense[export]' 'numpy=={np.__version__}'."
             ) from error
 
 
