@@ -7,6 +7,7 @@ import importlib
 import json
 import warnings
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from .plain import Plain, test_pipeline
 
 # what onnxruntime runs everywhere, and has RoIAlign as mmdet has it
 OPSET = 17
+# by tracing, all that older torch knows; the exporter by torch.export needs two more packages
+TRACE = {'dynamo': False} if 'dynamo' in signature(torch.onnx.export).parameters else {}
 
 
 def need_onnx() -> None:
@@ -105,12 +108,11 @@ def write_onnx(plain: Plain, path: Path, example: Tensor, normalize: bool = True
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # traced sizes; the check at another size catches harm
         try:
-            # by tracing; the exporter by torch.export needs two more packages
             torch.onnx.export(
                 graph,
                 (example,),
                 str(path),
-                dynamo=False,
+                **TRACE,
                 opset_version=OPSET,
                 input_names=['images'],
                 output_names=list(graph.outputs),
