@@ -72,7 +72,6 @@ class Distiller(BaseModel):
             f'losses.{name}.{part}' for name, loss in self.losses.items() for part in loss.apart()
         ]
         self._left_out = LeftOut('kd_left_out')
-        self.register_load_state_dict_pre_hook(_accept_plain_student)
 
     def init_weights(self) -> None:
         """Initialise the student its own way; load and verify the teacher before the first step."""
@@ -110,6 +109,10 @@ class Distiller(BaseModel):
         if mode == 'loss':
             return self.loss(inputs, data_samples)
         return self.student(inputs, data_samples, mode=mode)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        _accept_plain_student(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def loss(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> dict[str, Any]:
         """The student's own losses and ``loss_kd_NAME`` for each distillation loss.
@@ -193,9 +196,7 @@ def _check_loss(name: str, loss: nn.Module) -> None:
         )
 
 
-def _accept_plain_student(
-    distiller: Distiller, state: dict[str, Tensor], prefix: str, *_: Any
-) -> None:
+def _accept_plain_student(distiller: Distiller, state: dict[str, Tensor], prefix: str) -> None:
     """Let a plain student checkpoint serve as ``load_from``.
 
     Raises:

@@ -27,7 +27,7 @@ from kd_dense.teacher import Teacher
 from kd_dense.verify import check_pair
 from kd_dense.views import FeatureView, TwoStageView, view_class
 from tests import pairs
-from tests.models import gradients, raw_batch
+from tests.models import FLOAT16, gradients, raw_batch
 from tests.pairs import batch_for
 from tests.two_stage import (
     build,
@@ -382,7 +382,7 @@ def test_autocast_computes_the_losses_in_float32(monkeypatch):
             torch.testing.assert_close(value, full[f'loss_kd_{name}'], rtol=0.2, atol=0.02)
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', FLOAT16])
 def test_a_fast_teacher_scores_proposals_as_a_plain_one(dtype):
     model = build()
     view = noted(model, batch_for(model))
