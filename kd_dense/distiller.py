@@ -92,7 +92,6 @@ class Distiller(BaseModel):
         self.shown: dict[str, Any] = {}
         self._left_out = SkippedCounter('kd_left_out')
         self.step_guard = StepGuard()
-        self.register_load_state_dict_pre_hook(_accept_plain_student)
 
     @property
     def teacher(self) -> Teacher:
@@ -157,6 +156,10 @@ class Distiller(BaseModel):
         if mode == 'loss':
             return self.loss(inputs, data_samples or [])
         return self.student(inputs, data_samples, mode=mode)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        _accept_plain_student(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def loss(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> dict[str, Any]:
         """The student's own losses and ``loss_kd_NAME`` for each distillation loss.
@@ -294,9 +297,7 @@ def _one_of(where: str, name: str | None, known: list[str]) -> str:
     return name
 
 
-def _accept_plain_student(
-    distiller: Distiller, state: dict[str, Tensor], prefix: str, *_: Any
-) -> None:
+def _accept_plain_student(distiller: Distiller, state: dict[str, Tensor], prefix: str) -> None:
     """Let a plain student checkpoint serve as ``load_from``.
 
     Raises:
