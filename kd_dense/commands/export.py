@@ -11,7 +11,7 @@ from mmengine.config import DictAction
 
 from ..export import predict_onnx, read_plain, write_plain
 from ..launch import command_line, read_config
-from . import command_used
+from ..record import command_used
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,11 +11,11 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from ..launch import command_line
+from ..record import command_used
 from ..report import ROLES, read_runs
 from ..report.evidence import gather
 from ..report.page import render
 from ..report.pngs import draw_curves, draw_pictures
-from . import command_used
 
 PACKAGES = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation', 'torch')
 
