@@ -56,7 +56,7 @@ def command(run: Run, configs: Path = Path('configs')) -> tuple[str, str]:
 def _seed(run: Run) -> int | None:
     if run.checkpoint is None:
         return None
-    checkpoint = torch.load(run.checkpoint, map_location='cpu', mmap=True, weights_only=False)
+    checkpoint = torch.load(str(run.checkpoint), map_location='cpu', mmap=True, weights_only=False)
     return (checkpoint.get('meta') or {}).get('seed')
 
 
