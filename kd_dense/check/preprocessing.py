@@ -6,9 +6,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mmengine.model import ImgDataPreprocessor
-
-from ..teachers.renormalize import Renormalize, statistics
+from ..teachers.renormalize import Preprocessing, Renormalize, preprocessing_of
 from .parts import Parts
 from .report import Section
 from .weights import Read
@@ -50,33 +48,37 @@ def examine_preprocessing(parts: Parts, read: Read, section: Section) -> None:
     section.columns = ('student', 'teacher')
     roles = parts.models()
     found = {
-        role: model.data_preprocessor
+        role: preprocessing
         for role, model in roles.items()
-        if model is not None and isinstance(model.data_preprocessor, ImgDataPreprocessor)
+        if model is not None
+        and (preprocessing := preprocessing_of(model.data_preprocessor)) is not None
     }
-    rows = {role: _rows(preprocessor) for role, preprocessor in found.items()}
+    rows = {role: _rows(preprocessing) for role, preprocessing in found.items()}
     for item in ('mean', 'std', 'channels', 'padding'):
         section.ok(item, *(rows.get(role, {}).get(item, '') for role in roles))
     if parts.student is not None and parts.teacher_model is not None:
         with section.collect_errors('together'):
             _together(parts, section)
-    for role, preprocessor in found.items():
-        _suspicions(role, seen_by(preprocessor), getattr(read, role), section)
+    for role, preprocessing in found.items():
+        _suspicions(role, seen_by(preprocessing), getattr(read, role), section)
 
 
-def seen_by(preprocessor: ImgDataPreprocessor) -> Statistics:
+def seen_by(preprocessing: Preprocessing) -> Statistics:
     """What a preprocessor does; mmcv reads images with blue first."""
-    mean, std = (tuple(round(v, 4) for v in values.tolist()) for values in statistics(preprocessor))
-    return Statistics(mean, std, bool(preprocessor._channel_conversion))
+    mean, std = (
+        tuple(round(v, 4) for v in values.tolist())
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    return Statistics(mean, std, preprocessing.swaps_channels)
 
 
-def _rows(preprocessor: ImgDataPreprocessor) -> dict[str, str]:
-    seen = seen_by(preprocessor)
+def _rows(preprocessing: Preprocessing) -> dict[str, str]:
+    seen = seen_by(preprocessing)
     return dict(
         mean=_numbers(seen.mean),
         std=_numbers(seen.std),
         channels=seen.channels,
-        padding=f'to a multiple of {preprocessor.pad_size_divisor}',
+        padding=f'to a multiple of {preprocessing.pad_divisor}',
     )
 
 

@@ -17,6 +17,7 @@ from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from ..errors import SetupError
+from ..preprocessing import preprocessing_of
 from .graph import Graph, channel_order
 from .graphs import SegmentationGraph, graph_of
 from .plain import Plain, test_pipeline
@@ -156,10 +157,8 @@ def facts(plain: Plain, graph: Graph) -> dict[str, Any]:
 
 def mean_and_std(model: nn.Module) -> tuple[list[float], list[float]]:
     """Of the channels in the model's own order; 0 and 1 where it does not normalise."""
-    preprocessor = model.data_preprocessor
-    if not preprocessor._enable_normalize:
-        return [0.0] * 3, [1.0] * 3
-    return preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist()
+    preprocessing = preprocessing_of(model.data_preprocessor)
+    return preprocessing.mean.tolist(), preprocessing.std.tolist()
 
 
 def _missing(model: nn.Module, graph: Graph) -> str:
