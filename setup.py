@@ -6,6 +6,14 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+# The maintained releases; mmcv 2.3.6 is compiled as C++17, newer releases of torch want C++20.
+STACK = [
+    'torch>=2.11,<2.12',
+    'torchvision>=0.26,<0.27',
+    'onedl-mmcv>=2.3.6,<2.4',
+    'onedl-mmengine>=0.10.12,<0.11',
+    'onedl-mmdetection>=3.5.1,<3.6',
+]
 
 
 def version() -> str:
@@ -41,23 +49,22 @@ setup(
     },
     entry_points={'console_scripts': ['kd-dense = kd_dense.commands:main']},
     python_requires='>=3.11',
+    # Nothing that could replace the torch, mmcv or mmdet that are there: kd_dense/stack.py checks
+    # those. No lower bounds, for the same reason: a newer matplotlib could want a newer numpy.
     install_requires=[
-        # mmcv 2.3.6 is compiled as C++17, newer releases of torch want C++20.
-        'torch>=2.11,<2.12',
-        'torchvision>=0.26,<0.27',
-        'onedl-mmcv>=2.3.6,<2.4',
-        'onedl-mmengine>=0.10.12,<0.11',
-        'onedl-mmdetection>=3.5.1,<3.6',
-        'pycocotools>=2.0.11',
-        'numpy>=2',
-        'scikit-learn>=1.9',
-        'matplotlib>=3.11',
         'jinja2',
+        'matplotlib',
+        'numpy',
+        'packaging',
         'pillow',
+        'pycocotools',
+        'rich',
         'tqdm',
     ],
     extras_require={
-        'seg': ['onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy'],
+        'stack': STACK,
+        'seg': [*STACK, 'onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy'],
+        'digits': ['scikit-learn'],
         'export': ['onnx>=1.23', 'onnxruntime>=1.31'],
         'docs': ['sphinx==9.0.4', 'myst-parser==5.2.0', 'furo==2025.12.19'],
         'dev': ['pytest==9.2.0', 'ruff==0.17.5', 'pre-commit==4.7.0'],

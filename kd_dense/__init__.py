@@ -1,5 +1,9 @@
 """kd_dense: knowledge distillation for MMDetection and MMSegmentation."""
 
+from .stack import check_stack
+
+check_stack()
+
 from mmengine.config import utils as _mmengine_config_utils
 
 from .distiller import Distiller

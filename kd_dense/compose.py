@@ -1,16 +1,17 @@
 """Compose a distillation from a student, a teacher and a recipe.
 
-A recipe is a config, such as those in ``kd_dense/recipes``: its ``losses``, and where it plays an
-adversarial game the ``discriminator``'s optimizer. Imports and hooks that every distillation needs
+A recipe is a config, such as those in ``kd_dense/recipes``: its ``losses``, where it plays an
+adversarial game the ``discriminator``'s optimizer, and in ``recipe`` for which host families it is
+meant. Imports and hooks that every distillation needs
 are added to a recipe that has none.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
 from torch import nn
@@ -21,23 +22,11 @@ from .own_data import use_data
 from .pair import check_pair
 from .registry import MODELS
 from .teachers import FrozenTeacher
-from .views import FeatureView, OneStageView, SegmentationView, TwoStageView, view_class
+from .views import view_class
 
 RECIPES = Path(__file__).parent / 'recipes'
-# by the student's host family, the first that fits the pair
-PREFERRED = {
-    OneStageView.family: ('ld', 'pkd', 'hint'),
-    TwoStageView.family: ('chen2017', 'pkd', 'hint'),
-    SegmentationView.family: ('cwd', 'structured', 'pkd', 'hint'),
-    FeatureView.family: ('pkd', 'hint'),
-}
-# recipes that a family has with settings of its own
-VARIANTS = {
-    OneStageView.family: {'cwd': 'cwd_features'},
-    TwoStageView.family: {'cwd': 'cwd_features', 'pkd': 'pkd_two_stage'},
-    SegmentationView.family: {},
-    FeatureView.family: {'cwd': 'cwd_features'},
-}
+ANY = 'any'  # host family
+_folders = [RECIPES]
 
 
 class Choice(NamedTuple):
@@ -54,9 +43,58 @@ class Choice(NamedTuple):
     refused: dict[str, str]
 
 
+def add_recipes(folder: str | Path) -> None:
+    """Let a folder's recipes be found by name, and by ``auto``; of equal names the last one counts.
+
+    To be called by a module of yours that ``custom_imports`` of the student's config names.
+
+    Args:
+        folder: of ``*.py`` files.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f'There is no folder of recipes {folder} (looked in {Path.cwd()}).')
+    if Path(folder) not in _folders:
+        _folders.append(Path(folder))
+
+
 def recipes() -> dict[str, Path]:
-    """The shipped recipes, by name."""
-    return {path.stem: path for path in sorted(RECIPES.glob('*.py'))}
+    """The recipes that are known by name: those shipped, and those that were added."""
+    return {path.stem: path for folder in _folders for path in sorted(folder.glob('*.py'))}
+
+
+def preferred(family: str) -> list[str]:
+    """The recipes that ``auto`` tries for a student, by its host family, the best one first.
+
+    A recipe says itself where it is tried: ``recipe = dict(preferred={'one-stage': 1})``, with a
+    host family, or ``'any'``, and a rank.
+    """
+    ranks = {}
+    for name, path in recipes().items():
+        families = _about(path).get('preferred', {})
+        rank = families.get(family, families.get(ANY))
+        if rank is not None:
+            ranks[name] = rank
+    return sorted(ranks, key=ranks.__getitem__)
+
+
+def variant(name: str, family: str) -> str:
+    """The recipe with the settings that a host family has for another one.
+
+    Such a recipe says so: ``recipe = dict(instead_of='cwd', families=['one-stage'])``.
+    """
+    for other, path in recipes().items():
+        about = _about(path)
+        if about.get('instead_of') == name and family in about.get('families', ()):
+            return other
+    return name
+
+
+def _about(path: Path) -> Mapping[str, Any]:
+    """What a recipe says of itself."""
+    return Config.fromfile(path, import_custom_modules=False).get('recipe', {})
 
 
 def find_recipe(name: str) -> Path:
@@ -114,8 +152,9 @@ def choose_recipe(student: nn.Module, teacher: nn.Module, same_classes: bool = T
         SetupError: none fits.
     """
     refused = {}
-    for name in PREFERRED[view_class(student).family]:
-        name = variant(name, student)
+    family = view_class(student).family
+    for name in preferred(family):
+        name = variant(name, family)
         path = find_recipe(name)
         try:
             check_recipe(student, teacher, read_recipe(path).losses, same_classes)
@@ -127,11 +166,6 @@ def choose_recipe(student: nn.Module, teacher: nn.Module, same_classes: bool = T
         'No recipe fits this pair.\n'
         + '\n'.join(f'{name}: {reason}' for name, reason in refused.items())
     )
-
-
-def variant(name: str, student: nn.Module) -> str:
-    """The recipe with the settings of the student's host family."""
-    return VARIANTS[view_class(student).family].get(name, name)
 
 
 def check_recipe(
@@ -167,7 +201,7 @@ def compose(
         teacher: config of the teacher, as the student's.
         checkpoint: of the teacher, a path or URL.
         recipe: name of a shipped one, path of another, or ``'auto'``; where the student's family
-            has settings of its own for a shipped one, they are taken (:data:`VARIANTS`).
+            has settings of its own for it, they are taken (:func:`variant`).
         same_classes: see :class:`~kd_dense.teachers.Teacher`.
         data, classes: own data; see :func:`~kd_dense.own_data.use_data`.
 
@@ -195,7 +229,7 @@ def compose(
         choice = choose_recipe(*models, same_classes)
         chosen = read_recipe(choice.path)
     else:
-        path = find_recipe(variant(recipe, models[0]))
+        path = find_recipe(variant(recipe, view_class(models[0]).family))
         choice = Choice(path.stem, path, {})
         chosen = read_recipe(path)
         check_recipe(*models, chosen.losses, same_classes)

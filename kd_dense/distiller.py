@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from .errors import SetupError
-from .hosts import ModelSource, build_model, isolated_rng, read_model_config
+from .hosts import Host, ModelSource, build_model, isolated_rng, read_model_config
 from .hosts.checkpoints import STUDENT_PREFIX
-from .losses.base import DistillationLoss
+from .losses.base import DistillationLoss, Losses
 from .nonfinite import SkippedCounter, StepGuard
 from .pair import check_classes, check_pair
 from .registry import MODELS
@@ -66,12 +66,13 @@ class Distiller(BaseModel):
         student_config = read_model_config(student, STUDENT)
         if data_preprocessor is not None:
             student_config.setdefault('data_preprocessor', data_preprocessor)
-        model = build_model(student_config)
+        model: Host = build_model(student_config)
         super().__init__(data_preprocessor=model.data_preprocessor, init_cfg=init_cfg)
-        self.student = model
+        self.student: Host = model
         self.teachers = _build_teachers(teacher, teachers)
         self._view = view_class(model)
         self._classes_checked = False
+        self.losses: Losses
         with isolated_rng():
             for each in self.teachers.values():
                 each.connect(self.student)
@@ -91,7 +92,6 @@ class Distiller(BaseModel):
         self.shown: dict[str, Any] = {}
         self._left_out = SkippedCounter('kd_left_out')
         self.step_guard = StepGuard()
-        self.register_load_state_dict_pre_hook(_accept_plain_student)
 
     @property
     def teacher(self) -> Teacher:
@@ -156,6 +156,10 @@ class Distiller(BaseModel):
         if mode == 'loss':
             return self.loss(inputs, data_samples or [])
         return self.student(inputs, data_samples, mode=mode)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        _accept_plain_student(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def loss(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> dict[str, Any]:
         """The student's own losses and ``loss_kd_NAME`` for each distillation loss.
@@ -264,9 +268,9 @@ def _build_teachers(
     return {name: teacher_from(each, name) for name, each in named.items() if each is not None}
 
 
-def _build_losses(configs: Mapping[str, Mapping[str, Any]], teachers: list[str]) -> nn.ModuleDict:
+def _build_losses(configs: Mapping[str, Mapping[str, Any]], teachers: list[str]) -> Losses:
     """Build the losses by name; each knows afterwards who learns and who is looked at."""
-    losses = nn.ModuleDict()
+    losses = Losses()
     for name, given in configs.items():
         config = dict(given)
         student, teacher = config.pop(STUDENT, STUDENT), config.pop(TEACHER, None)
@@ -293,9 +297,7 @@ def _one_of(where: str, name: str | None, known: list[str]) -> str:
     return name
 
 
-def _accept_plain_student(
-    distiller: Distiller, state: dict[str, Tensor], prefix: str, *_: Any
-) -> None:
+def _accept_plain_student(distiller: Distiller, state: dict[str, Tensor], prefix: str) -> None:
     """Let a plain student checkpoint serve as ``load_from``.
 
     Raises:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 from torch import nn
 
 from .errors import SetupError
-from .losses.base import DistillationLoss
+from .losses.base import DistillationLoss, Losses
 from .teachers import Teacher
 from .views import HostInfo, Read, Readable, View, host_info, known_reads, view_class
 
-Losses = Mapping[str, DistillationLoss] | nn.ModuleDict
+ByName = Mapping[str, DistillationLoss] | Losses
 ON_FEATURES = (
     'losses on features work on it: hints (FeatureImitation) and PKD (PearsonDistillation)'
 )
@@ -58,7 +58,7 @@ def must_agree(view: type[View], loss: DistillationLoss) -> set[str]:
 
 
 def differences(
-    student: nn.Module, teacher: HostInfo, losses: Losses, same_classes: bool = True
+    student: nn.Module, teacher: HostInfo, losses: ByName, same_classes: bool = True
 ) -> list[Difference]:
     """In what a student and a teacher differ that any of the losses minds.
 
@@ -95,7 +95,7 @@ def unmet(student: nn.Module, name: str, loss: DistillationLoss) -> list[str]:
     return [f'losses.{name}: {each}' for each in found]
 
 
-def check_pair(student: nn.Module, teacher: Teacher, losses: Losses) -> None:
+def check_pair(student: nn.Module, teacher: Teacher, losses: ByName) -> None:
     """Check that a student and a teacher agree in what the losses compare.
 
     Args:

@@ -6,11 +6,26 @@ import copy
 import socket
 from typing import Any
 
+import pytest
 import torch
 from mmdet.testing import demo_mm_inputs
 from torch import Tensor
 
 NUM_CLASSES = 3
+
+
+def _convolves_in_half() -> bool:
+    try:
+        torch.nn.functional.conv2d(torch.ones(1, 1, 1, 1).half(), torch.ones(1, 1, 1, 1).half())
+    except RuntimeError:
+        return False
+    return True
+
+
+FLOAT16 = pytest.param(
+    'float16',
+    marks=pytest.mark.skipif(not _convolves_in_half(), reason='torch convolves no float16 here'),
+)
 
 
 def gfl(channels: int = 16, base: int = 8, num_classes: int = NUM_CLASSES, **head: Any) -> dict:

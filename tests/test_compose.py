@@ -25,6 +25,7 @@ from kd_dense.data_forms import category_names, find_coco, find_voc
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, read_config_file, read_model_config
 from kd_dense.own_data import set_num_classes, use_data
+from kd_dense.views import view_class
 from tests import segmentation
 from tests.models import gfl
 from tests.pairs import atss, build, fcos, retina
@@ -122,10 +123,11 @@ def test_a_recipe_has_the_settings_of_the_students_family():
     detectors = build(retina()), build(retina(), 1)
     two_stage = two_stages(faster_rcnn()), two_stages(faster_rcnn(), 1)
     segmentors = segmentation.pair()
-    assert [variant('cwd', pair[0]) for pair in (detectors, two_stage, segmentors)] == [
+    families = [view_class(pair[0]).family for pair in (detectors, two_stage, segmentors)]
+    assert [variant('cwd', family) for family in families] == [
         'cwd_features', 'cwd_features', 'cwd',
     ]  # fmt: skip
-    assert [variant('pkd', pair[0]) for pair in (detectors, two_stage, segmentors)] == [
+    assert [variant('pkd', family) for family in families] == [
         'pkd', 'pkd_two_stage', 'pkd',
     ]  # fmt: skip
 

@@ -14,7 +14,7 @@ from kd_dense import MODELS, DistillationLoss, Distiller
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model
 from kd_dense.registry import MODELS as KD_MODELS
-from tests.models import distiller, gfl, gradients, losses, raw_batch
+from tests.models import FLOAT16, distiller, gfl, gradients, losses, raw_batch
 
 
 def build(**changes) -> Distiller:
@@ -268,7 +268,7 @@ def test_autocast_computes_the_losses_in_float32():
         torch.testing.assert_close(value, full[f'loss_kd_{name}'], rtol=0.1, atol=1e-3)
 
 
-@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+@pytest.mark.parametrize('dtype', ['bfloat16', FLOAT16])
 def test_a_half_precision_teacher_teaches_nearly_the_same(dtype):
     data = raw_batch()
     full, half = (

@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 from numpy.random import Generator
-from sklearn.datasets import load_digits
+
+from ..errors import SetupError
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 SPLITS = ('train', 'val')
@@ -148,7 +149,18 @@ def split_handwriting(
 
 
 def load_handwriting(seed: int, val_share: float) -> dict[str, Handwriting]:
-    """Return the handwriting of each split, upscaled to smooth pen strokes with a margin."""
+    """Return the handwriting of each split, upscaled to smooth pen strokes with a margin.
+
+    Raises:
+        SetupError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise SetupError(
+            f'The handwriting comes with scikit-learn, which cannot be imported here ({error}): '
+            "pip install 'kd_dense[digits]'."
+        ) from error
     data = load_digits()
     padded = np.pad(data.images / 16, ((0, 0), (2, 2), (2, 2))).astype(np.float32)
     size = (UPSCALE * padded.shape[2], UPSCALE * padded.shape[1])

@@ -7,9 +7,11 @@ import importlib
 import json
 import warnings
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
@@ -21,6 +23,8 @@ from .plain import Plain, test_pipeline
 
 # what onnxruntime runs everywhere, and has RoIAlign as mmdet has it
 OPSET = 17
+# by tracing, all that older torch knows; the exporter by torch.export needs two more packages
+TRACE = {'dynamo': False} if 'dynamo' in signature(torch.onnx.export).parameters else {}
 
 
 def need_onnx() -> None:
@@ -35,7 +39,8 @@ def need_onnx() -> None:
         except ImportError as error:
             raise SetupError(
                 f'--onnx needs the package {name}, which is not here ({error}): '
-                "pip install 'kd_dense[export]'."
+                # without the version, pip may bring a numpy that the torch here was not made for
+                f"pip install 'kd_dense[export]' 'numpy=={np.__version__}'."
             ) from error
 
 
@@ -103,12 +108,11 @@ def write_onnx(plain: Plain, path: Path, example: Tensor, normalize: bool = True
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # traced sizes; the check at another size catches harm
         try:
-            # by tracing; the exporter by torch.export needs two more packages
             torch.onnx.export(
                 graph,
                 (example,),
                 str(path),
-                dynamo=False,
+                **TRACE,
                 opset_version=OPSET,
                 input_names=['images'],
                 output_names=list(graph.outputs),

@@ -5,6 +5,7 @@ The one folder that knows what is inside them; what else wants to know asks a vi
 
 from .models import (
     DISTILLER_TYPES,
+    Host,
     ModelSource,
     build_model,
     need_mmseg,
@@ -15,6 +16,7 @@ from .rng import isolated_rng
 
 __all__ = [
     'DISTILLER_TYPES',
+    'Host',
     'ModelSource',
     'build_model',
     'isolated_rng',

@@ -14,8 +14,10 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from ..errors import SetupError
+from ..stack import NEEDED_BY_SEGMENTATION, problems
 
 DISTILLER_TYPES = ('kd_dense.Distiller', 'Distiller')
+Host = Any  # a built model of mmdet or mmseg; which parts it has, its view knows
 ModelSource = str | Path | Mapping[str, Any]
 
 
@@ -107,15 +109,19 @@ def need_mmseg() -> None:
     """Import mmseg, which a model or data set asks for.
 
     Raises:
-        SetupError: it is not installed.
+        SetupError: it is missing, does not import, or has another version.
     """
-    try:
-        import mmseg.models  # noqa: F401
-    except ImportError as error:
+    found = problems(NEEDED_BY_SEGMENTATION)
+    if not found:
+        try:
+            import mmseg.models  # noqa: F401
+        except ImportError as error:
+            found = [f'mmseg.models cannot be imported ({error})']
+    if found:
         raise SetupError(
-            f'Segmentation needs MMSegmentation, which is not here ({error}): pip install '
-            "'kd_dense[seg]'."
-        ) from error
+            f'Segmentation needs MMSegmentation: {found[0]}. Beside the OneDL packages pip install '
+            "'kd_dense[seg]', beside OpenMMLab's own pip install mmsegmentation ftfy regex."
+        )
 
 
 def _check_installed(package: str) -> None:

@@ -55,7 +55,7 @@ def adapter_layer(
 ) -> nn.Module:
     """A convolution, then batch norm and ReLU where asked for; the size of the map stays."""
     convolution = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=not norm)
-    layers = [convolution]
+    layers: list[nn.Module] = [convolution]
     if norm:
         layers.append(nn.BatchNorm2d(channels_out))
     if relu:

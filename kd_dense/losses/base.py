@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import ItemsView, Mapping, ValuesView
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from mmengine import dist
 from torch import Tensor, nn
 
 from ..registry import VIEWS
-from ..views import Read, View
+from ..views import Read
 
 if TYPE_CHECKING:
     from ..teachers import Teacher
@@ -94,8 +94,12 @@ class DistillationLoss(nn.Module):
             return inputs.new_zeros(())
         return torch.stack([p.sum() for p in parameters]).sum() * 0
 
-    def forward(self, student: View, teacher: View) -> Tensor:
-        """The raw loss of one batch, a scalar."""
+    def forward(self, student: Any, teacher: Any) -> Tensor:
+        """The raw loss of one batch, a scalar.
+
+        Args:
+            student, teacher: the views of who learns and of who is looked at.
+        """
         raise NotImplementedError
 
     # -- a loss with an optimizer of its own, such as one with a discriminator ---------------------
@@ -108,7 +112,7 @@ class DistillationLoss(nn.Module):
         """Names of parameters and buffers that data-parallel training leaves alone."""
         return []
 
-    def show(self, student: View, teacher: View) -> Any:
+    def show(self, student: Any, teacher: Any) -> Any:
         """What :meth:`own_losses` looks at of a batch; detached, kept until after the step."""
         return None
 
@@ -119,6 +123,21 @@ class DistillationLoss(nn.Module):
             shown: what :meth:`show` returned of the batch.
         """
         raise NotImplementedError
+
+
+class Losses(nn.ModuleDict):
+    """Distillation losses by name."""
+
+    def __getitem__(self, key: str) -> DistillationLoss:
+        return cast(DistillationLoss, super().__getitem__(key))
+
+    def items(self) -> ItemsView[str, DistillationLoss]:
+        """Names and losses."""
+        return cast('ItemsView[str, DistillationLoss]', super().items())
+
+    def values(self) -> ValuesView[DistillationLoss]:
+        """The losses."""
+        return cast('ValuesView[DistillationLoss]', super().values())
 
 
 def global_divisor(count: Tensor) -> Tensor:

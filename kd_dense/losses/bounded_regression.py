@@ -144,7 +144,7 @@ class BoundedRegression(DistillationLoss):
             )
         return found
 
-    def forward(self, student: DenseView, teacher: DenseView) -> Tensor:
+    def forward(self, student: Any, teacher: Any) -> Tensor:
         """The raw loss of one batch, a scalar."""
         compare = _roi_boxes if self.part == 'roi' else _dense_boxes
         s, t, target = compare(student, teacher)

@@ -20,6 +20,7 @@ from .maps import (
     LEVELS,
     all_stages,
     check_stage,
+    size_of,
     stage_channels,
     stage_reads,
     teacher_map,
@@ -133,7 +134,7 @@ class ChannelWise(DistillationLoss):
         values = []
         for stage, adapter in zip(stages, adapters, strict=True):
             ours = adapter(student.stage(stage).float())
-            size = tuple(ours.shape[-2:])
+            size = size_of(ours)
             valid = student.valid_at(size)
             total = channel_kl(ours, teacher_map(teacher, stage, size), valid, self.temperature)
             images = valid.flatten(1).any(dim=1).sum()

@@ -71,8 +71,13 @@ def teacher_map(teacher: View, stage: int | str, size: tuple[int, int]) -> Tenso
     return resized(teacher.stage(stage).detach().float(), size)
 
 
+def size_of(maps: Tensor) -> tuple[int, int]:
+    """(h, w) of maps (N, C, h, w)."""
+    return maps.shape[-2], maps.shape[-1]
+
+
 def resized(features: Tensor, size: tuple[int, int]) -> Tensor:
     """A map (N, C, h, w) at another size, interpolated linearly; untouched if it has it."""
-    if tuple(features.shape[-2:]) == tuple(size):
+    if size_of(features) == size:
         return features
-    return F.interpolate(features, tuple(size), mode='bilinear', align_corners=False)
+    return F.interpolate(features, size, mode='bilinear', align_corners=False)

@@ -14,7 +14,7 @@ from ..registry import MODELS
 from ..views import View
 from .base import DistillationLoss, global_divisor
 from .checks import check_choice
-from .maps import check_stage, stage_reads, teacher_map
+from .maps import check_stage, size_of, stage_reads, teacher_map
 
 EPSILON = 1e-6  # against division by the norm of an all-zero node
 
@@ -106,7 +106,7 @@ class PairWise(DistillationLoss):
     def forward(self, student: View, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""
         features = student.stage(self.stage).float()
-        size = tuple(features.shape[-2:])
+        size = size_of(features)
         self._check_memory(size)
         reference = self.variant == 'reference'
         valid = student.valid_at(size)

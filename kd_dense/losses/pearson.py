@@ -13,7 +13,7 @@ from ..registry import MODELS
 from ..views import Read, View, host_info
 from .adapters import adapter_options, build_adapters, reset_adapters, student_channels
 from .base import DistillationLoss
-from .maps import resized
+from .maps import resized, size_of
 
 if TYPE_CHECKING:
     from ..teachers import Teacher
@@ -156,7 +156,7 @@ class PearsonDistillation(DistillationLoss):
         values = []
         for (mine, other), adapter in zip(self.pairs, self.adapters, strict=True):
             ours = adapter(student.features[mine].float())
-            size = tuple(ours.shape[-2:])
+            size = size_of(ours)
             theirs = resized(teacher.features[other].detach().float(), size)
             values.append(standardized_squared_error(ours, theirs, student.valid_at(size)))
         return torch.stack(values).sum()

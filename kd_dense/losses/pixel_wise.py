@@ -13,7 +13,7 @@ from ..views import SegmentationView, view_class
 from .base import DistillationLoss, global_divisor
 from .checks import check_choice, check_temperature, softmax_demands
 from .functional import prepare_logits, softmax_kl
-from .maps import resized
+from .maps import resized, size_of
 
 LOGITS = {'decode': 'seg_logits', 'auxiliary': 'aux_logits'}  # of which heads
 
@@ -106,7 +106,7 @@ class PixelWise(DistillationLoss):
         return torch.stack([self._compare(student, *pair) for pair in pairs]).sum()
 
     def _compare(self, view: SegmentationView, student: Tensor, teacher: Tensor) -> Tensor:
-        size = tuple(student.shape[-2:])
+        size = size_of(student)
         teacher = resized(teacher.detach().float(), size)
         if self.variant == 'reference':
             return pixel_cross_entropy(student, teacher)

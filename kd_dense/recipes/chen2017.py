@@ -1,5 +1,6 @@
 # The losses of Chen et al. 2017, on both heads of a two-stage detector.
 _base_ = ['./_base_/distill.py']
+recipe = dict(preferred={'two-stage': 1})
 losses = dict(
     # gamma: hints on all feature levels, with an adaptation also where the channels agree
     hint=dict(type='kd_dense.FeatureImitation', adapter='conv1x1', weight=0.5),

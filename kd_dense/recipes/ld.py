@@ -1,5 +1,6 @@
 # Localization distillation of heads that predict distributions (Zheng et al. 2022).
 _base_ = ['./_base_/distill.py']
+recipe = dict(preferred={'one-stage': 1})
 losses = dict(
     ld=dict(type='kd_dense.LocalizationDistillation', region='main', temperature=10, weight=0.25),
     vlr=dict(type='kd_dense.LocalizationDistillation', region='vlr', temperature=10, weight=0.25),

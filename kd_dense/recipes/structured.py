@@ -1,5 +1,6 @@
 # The losses of structured distillation (Liu et al. 2019), and the optimizer of its discriminator.
 _base_ = ['./_base_/distill_seg.py']
+recipe = dict(preferred={'segmentation': 2})
 losses = dict(
     # lambda_1
     pixel=dict(type='kd_dense.PixelWise', weight=10.0),

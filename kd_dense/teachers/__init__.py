@@ -39,12 +39,12 @@ def _built(config: dict[str, Any], name: str) -> Teacher:
             'that registers it in `custom_imports`.'
         )
     parameters = signature(kind).parameters.values()
-    known = [p.name for p in parameters]
+    names = [p.name for p in parameters]
     needed = [p.name for p in parameters if p.default is p.empty]
-    if [key for key in config if key not in known] or [n for n in needed if n not in config]:
+    if [key for key in config if key not in names] or [n for n in needed if n not in config]:
         raise SetupError(
             f'The {name} ({kind.__name__}) is configured by {_listed(needed)}, and may have '
-            f'{", ".join(n for n in known if n not in needed)}; found {sorted(config)}.'
+            f'{", ".join(n for n in names if n not in needed)}; found {sorted(config)}.'
         )
     return kind(**config)
 

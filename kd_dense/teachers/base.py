@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from ..errors import SetupError
+from ..hosts import Host
 from ..views import Batch, HostInfo, View
 
 
@@ -34,7 +35,7 @@ class Teacher(ABC):
     classes: tuple[str, ...] | None = None
     same_classes: bool = True
 
-    def connect(self, student: nn.Module) -> None:  # noqa: B027 - most teachers need no student
+    def connect(self, student: Host) -> None:  # noqa: B027 - most teachers need no student
         """Build what depends on the student; called when the distiller is built.
 
         Args:
@@ -47,7 +48,7 @@ class Teacher(ABC):
         """What has to agree with a student; known before :meth:`load`."""
 
     @property
-    def model(self) -> nn.Module | None:
+    def model(self) -> Host | None:
         """The model that checks examine, its weights not loaded; None where there is none."""
         return None
 
@@ -57,7 +58,7 @@ class Teacher(ABC):
         """Whether :meth:`view` can be asked for."""
 
     @abstractmethod
-    def load(self, student: nn.Module) -> None:
+    def load(self, student: Host) -> None:
         """Make ready and verify, once; later calls return at once.
 
         Args:
@@ -111,7 +112,7 @@ class Teacher(ABC):
         """
         return {}
 
-    def after_step(self, student: nn.Module) -> None:  # noqa: B027 - most teachers do nothing
+    def after_step(self, student: Host) -> None:  # noqa: B027 - most teachers do nothing
         """What it does behind each step of training, such as averaging weights.
 
         Args:

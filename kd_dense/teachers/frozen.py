@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from ..errors import SetupError
-from ..hosts import ModelSource, build_model, isolated_rng, read_model_config
+from ..hosts import Host, ModelSource, build_model, isolated_rng, read_model_config
 from ..hosts.checkpoints import class_names, load_completely, model_state, read_checkpoint
 from ..registry import TEACHERS
 from ..views import Batch, HostInfo, View, host_info, probe, view_class
@@ -94,7 +94,7 @@ class FrozenTeacher(Teacher):
         return self  # frozen, so copies of the student (EMA) share it
 
     @cached_property
-    def model(self) -> nn.Module:
+    def model(self) -> Host:
         """The teacher's model; its weights are there after :meth:`load`."""
         with isolated_rng(seed=0):
             model = build_model(read_model_config(self.config, 'teacher'))
@@ -134,7 +134,7 @@ class FrozenTeacher(Teacher):
         """Whether the weights are there."""
         return self._loaded
 
-    def load(self, student: nn.Module) -> None:
+    def load(self, student: Host) -> None:
         """Load and verify the weights, once; later calls return at once.
 
         Args:
@@ -173,7 +173,7 @@ class FrozenTeacher(Teacher):
             batch: the student's batch, images (N, 3, H, W) normalised for the student.
             student: the student's view, whose proposals a two-stage teacher scores.
         """
-        if not self._loaded:
+        if self._renormalize is None:
             raise RuntimeError('The teacher was not loaded: call Teacher.load(student) first.')
         device = batch.images.device
         self._renormalize.to(device)

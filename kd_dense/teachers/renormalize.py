@@ -7,6 +7,7 @@ from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
 
 from ..errors import SetupError
+from ..hosts import Host
 from ..views import Batch
 
 
@@ -33,11 +34,13 @@ class Renormalize(nn.Module):
         ValueError: the two cannot be reconciled.
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+    def __init__(self, student: Host, teacher: Host) -> None:
         super().__init__()
         _check_reconcilable(student, teacher)
         mean_s, std_s = statistics(student)
         mean_t, std_t = statistics(teacher)
+        self.scale: Tensor
+        self.shift: Tensor
         self.swap = student._channel_conversion != teacher._channel_conversion
         order = [2, 1, 0] if self.swap else [0, 1, 2]
         mean_s, std_s = mean_s[order], std_s[order]
@@ -62,7 +65,7 @@ class Renormalize(nn.Module):
         return images.masked_fill(~inside[:, None], self.pad_value)
 
 
-def _check_reconcilable(student: nn.Module, teacher: nn.Module) -> None:
+def _check_reconcilable(student: Host, teacher: Host) -> None:
     for role, preprocessor in (('student', student), ('teacher', teacher)):
         if not isinstance(preprocessor, ImgDataPreprocessor):
             raise SetupError(

@@ -6,12 +6,14 @@ Shapes as in :mod:`kd_dense.views.view`, and K classes.
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import torch
 from mmdet.structures.bbox import BaseBoxes, get_box_tensor
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import SetupError
+from ..hosts import Host
 from ..hosts.heads import (
     Assignment,
     assigns_by_atss,
@@ -137,7 +139,7 @@ class DenseView(View):
         return self.valid if weights is None else self.valid & (weights > 0)
 
     @classmethod
-    def _dense_info(cls, head: nn.Module) -> dict[str, object]:
+    def _dense_info(cls, head: Host) -> dict[str, Any]:
         """What a dense head tells of itself, as arguments of :class:`HostInfo`."""
         anchors = getattr(head, 'num_base_priors', 1)
         abilities = {

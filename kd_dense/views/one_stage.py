@@ -8,8 +8,9 @@ from __future__ import annotations
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..hosts import Host
 from ..hosts.heads import (
     anchors_of,
     box_tower,
@@ -30,17 +31,17 @@ class OneStageView(DenseView):
     family = 'one-stage'
 
     @staticmethod
-    def head_of(model: nn.Module) -> nn.Module:
+    def head_of(model: Host) -> Host:
         """The box head."""
         return model.bbox_head
 
     @staticmethod
-    def fits(model: nn.Module) -> bool:
+    def fits(model: Host) -> bool:
         """Whether this view fits a model."""
         return is_one_stage(model)
 
     @classmethod
-    def describe(cls, model: nn.Module) -> HostInfo:
+    def describe(cls, model: Host) -> HostInfo:
         """Read off a model what two models may have to agree in."""
         head = model.bbox_head
         dense = cls._dense_info(head)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import SetupError
+from ..hosts import Host
 from ..hosts.heads import is_segmentor
 from ..registry import VIEWS
 from .info import HostInfo
@@ -33,17 +34,17 @@ class SegmentationView(View):
     family = 'segmentation'
 
     @staticmethod
-    def head_of(model: nn.Module) -> nn.Module:
+    def head_of(model: Host) -> Host:
         """The decode head."""
         return model.decode_head
 
     @staticmethod
-    def fits(model: nn.Module) -> bool:
+    def fits(model: Host) -> bool:
         """Whether this view fits a model."""
         return is_segmentor(model)
 
     @classmethod
-    def describe(cls, model: nn.Module) -> HostInfo:
+    def describe(cls, model: Host) -> HostInfo:
         """Read off a model what two models may have to agree in."""
         head = model.decode_head
         return HostInfo(
@@ -131,7 +132,7 @@ class SegmentationView(View):
     @cached_property
     def valid_pixels(self) -> Tensor:
         """Which pixels are neither ignored nor padding; bool, (N, H, W)."""
-        size = tuple(self.labels.shape[-2:])
+        size = (self.labels.shape[-2], self.labels.shape[-1])
         return (self.labels != self.head.ignore_index) & self.batch.inside(size, stride=1)
 
     def valid_at(self, size: tuple[int, int]) -> Tensor:
@@ -176,7 +177,7 @@ class SegmentationView(View):
         return notes
 
 
-def _one_map(head: nn.Module, output: Any) -> Tensor:
+def _one_map(head: Host, output: Any) -> Tensor:
     if not isinstance(output, Tensor):
         raise SetupError(
             f'{type(head).__name__} returns {type(output).__name__} instead of one map of logits; '

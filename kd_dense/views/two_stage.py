@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import SetupError
+from ..hosts import Host
 from ..hosts.heads import anchors_of, is_two_stage, predicts_deltas
 from ..registry import VIEWS
 from .dense import DenseView
@@ -47,17 +48,17 @@ class TwoStageView(DenseView):
     family = 'two-stage'
 
     @staticmethod
-    def head_of(model: nn.Module) -> nn.Module:
+    def head_of(model: Host) -> Host:
         """The region proposal network's head."""
         return model.rpn_head
 
     @staticmethod
-    def fits(model: nn.Module) -> bool:
+    def fits(model: Host) -> bool:
         """Whether this view fits a model."""
         return is_two_stage(model)
 
     @classmethod
-    def describe(cls, model: nn.Module) -> HostInfo:
+    def describe(cls, model: Host) -> HostInfo:
         """Read off a model what two models may have to agree in."""
         rpn, box_head = model.rpn_head, model.roi_head.bbox_head
         scores = 'sigmoid' if getattr(box_head.loss_cls, 'use_sigmoid', False) else 'softmax'
@@ -79,12 +80,12 @@ class TwoStageView(DenseView):
         )
 
     @staticmethod
-    def box_head_of(model: nn.Module) -> nn.Module:
+    def box_head_of(model: Host) -> Host:
         """The second stage's head of a model."""
         return model.roi_head.bbox_head
 
     @property
-    def box_head(self) -> Any:
+    def box_head(self) -> Host:
         """The second stage's head."""
         return self.box_head_of(self.model)
 

@@ -12,9 +12,10 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import SetupError
+from ..hosts import Host
 from .batch import Batch
 from .info import HostInfo
 from .readable import ITSELF, Readable, readable
@@ -46,7 +47,7 @@ class View:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Host,
         batch: Batch,
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
         student: View | None = None,
@@ -58,22 +59,22 @@ class View:
         self.label = 'student' if student is None else 'teacher'
 
     @staticmethod
-    def fits(model: nn.Module) -> bool:
+    def fits(model: Host) -> bool:
         """Whether this view fits a model."""
         raise NotImplementedError
 
     @classmethod
-    def describe(cls, model: nn.Module) -> HostInfo:
+    def describe(cls, model: Host) -> HostInfo:
         """Read off a model what two models may have to agree in; ask for it by ``host_info``."""
         raise NotImplementedError
 
     @staticmethod
-    def head_of(model: nn.Module) -> nn.Module:
+    def head_of(model: Host) -> Host:
         """The head that knows the classes."""
         raise NotImplementedError
 
     @property
-    def head(self) -> Any:
+    def head(self) -> Host:
         """The head that knows the classes."""
         return self.head_of(self.model)
 
@@ -208,7 +209,7 @@ def as_levels(features: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:
 
 
 def probe(
-    model: nn.Module, view: type[View], size: int = 128, reads: Iterable[str] = ('features',)
+    model: Host, view: type[View], size: int = 128, reads: Iterable[str] = ('features',)
 ) -> View:
     """A view of one small black picture, with what is asked for read; the model is left as it was.
 

@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 from kd_dense.datasets import CLASSES, SceneSettings, export, make_digits
 from kd_dense.datasets.digits import load_handwriting, split_handwriting, warp_glyph
 from kd_dense.datasets.scenes import _overlap, _place_digits, draw_scene
+from kd_dense.errors import SetupError
 
 # Crowded, so that borders cut and digits cover each other in a few scenes already.
 SMALL = SceneSettings(size=96, digits=(3, 7), height=(12.0, 40.0), max_cut=0.4)
@@ -343,6 +344,13 @@ def test_a_folder_that_is_not_ours_is_never_touched(tmp_path, force):
     with pytest.raises(FileExistsError, match='is not a dataset of digits'):
         build(tmp_path, force=force)
     assert (tmp_path / 'thesis.tex').read_text() == 'years of work'
+
+
+def test_without_scikit_learn_it_names_the_extra_and_builds_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'sklearn.datasets', None)  # an import of it fails
+    with pytest.raises(SetupError, match=r"comes with scikit-learn.*'kd_dense\[digits\]'"):
+        build(tmp_path / 'digits')
+    assert not (tmp_path / 'digits').exists()
 
 
 def test_negative_counts_are_refused(tmp_path):

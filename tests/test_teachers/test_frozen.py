@@ -12,7 +12,7 @@ from torch import nn
 from kd_dense.errors import SetupError
 from kd_dense.teachers import FrozenTeacher, teacher_from
 from kd_dense.views import Batch, OneStageView
-from tests.models import gfl
+from tests.models import FLOAT16, gfl
 from tests.pairs import HOSTS, batch_for, build, raw
 
 
@@ -76,14 +76,15 @@ def test_a_teacher_shows_what_the_plain_model_computes(tmp_path, host, fast):
     )
 
 
-@pytest.mark.parametrize(('dtype', 'tolerance'), [('bfloat16', 0.1), ('float16', 0.02)])
-def test_a_teacher_may_run_in_half_precision(tmp_path, dtype, tolerance):
+@pytest.mark.parametrize('dtype', ['bfloat16', FLOAT16])
+def test_a_teacher_may_run_in_half_precision(tmp_path, dtype):
     plain = build(gfl(), seed=1)
     teacher = loaded(gfl(), save(plain, tmp_path / 'plain.pth'), dtype=dtype)
     batch = batch_for(build(gfl()))
     view = teacher.view(batch)
     assert view.features[0].dtype == view.cls_logits[0].dtype == getattr(torch, dtype)
     assert view.flat_cls_logits.dtype == torch.float32
+    tolerance = {'bfloat16': 0.1, 'float16': 0.02}[dtype]
     check_same(view, OneStageView(plain, batch, torch.no_grad), tolerance)
 
 

@@ -26,7 +26,7 @@ from kd_dense.teachers import FrozenTeacher
 from kd_dense.teachers.pooling import pool_in_float32
 from kd_dense.views import FeatureView, TwoStageView, view_class
 from tests import pairs
-from tests.models import gradients, raw_batch
+from tests.models import FLOAT16, gradients, raw_batch
 from tests.pairs import batch_for
 from tests.two_stage import (
     build,
@@ -381,7 +381,7 @@ def test_autocast_computes_the_losses_in_float32(monkeypatch):
             torch.testing.assert_close(value, full[f'loss_kd_{name}'], rtol=0.2, atol=0.02)
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', FLOAT16])
 def test_a_fast_teacher_scores_proposals_as_a_plain_one(dtype):
     model = build()
     view = noted(model, batch_for(model))

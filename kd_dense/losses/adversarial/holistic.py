@@ -13,12 +13,12 @@ from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
 from ...errors import SetupError
-from ...hosts import isolated_rng
+from ...hosts import Host, isolated_rng
 from ...registry import MODELS
 from ...views import SegmentationView, view_class
 from ..base import DistillationLoss, global_divisor
 from ..checks import softmax_demands
-from ..maps import resized
+from ..maps import resized, size_of
 from .critic import Discriminator, frozen, gradient_penalty
 
 if TYPE_CHECKING:
@@ -100,9 +100,10 @@ class Holistic(DistillationLoss):
         self.width = tuple(width)
         self.seed = seed
         self.discriminator: Discriminator | None = None
+        self.drawn: Tensor
         self.register_buffer('drawn', torch.zeros((), dtype=torch.long))
 
-    def connect(self, student: nn.Module, teacher: Teacher) -> None:
+    def connect(self, student: Host, teacher: Teacher) -> None:
         """Build the discriminator for the student's classes."""
         if issubclass(view_class(student), SegmentationView):
             with isolated_rng(self.seed):
@@ -112,6 +113,11 @@ class Holistic(DistillationLoss):
 
     def own_module(self) -> nn.Module | None:
         """The discriminator."""
+        return self.discriminator
+
+    def _critic(self) -> Discriminator:
+        if self.discriminator is None:
+            raise RuntimeError('The loss was not connected to a segmentor.')
         return self.discriminator
 
     def unsynced_parameters(self) -> list[str]:
@@ -132,14 +138,15 @@ class Holistic(DistillationLoss):
                 'would learn to let the student pass.'
             )
         ours, images = self._scores(student), student.batch.images.float()
-        with frozen(self.discriminator):
-            scores = self.discriminator(ours, images)
+        critic = self._critic()
+        with frozen(critic):
+            scores = critic(ours, images)
         value = -scores.sum() / global_divisor(scores.new_tensor(len(scores)))
-        return value if self.limit is None else value * self._share(value, student)
+        return value if self.limit is None else value * self._share(value, student, self.limit)
 
     def show(self, student: SegmentationView, teacher: SegmentationView) -> CriticInput:
         """What the discriminator sees of a batch, detached."""
-        size = tuple(student.seg_logits.shape[-2:])
+        size = size_of(student.seg_logits)
         valid = student.valid_at(size)
         theirs = resized(teacher.seg_logits.detach().float(), size)
         with torch.no_grad():
@@ -150,15 +157,15 @@ class Holistic(DistillationLoss):
     def _scores(student: SegmentationView) -> Tensor:
         """The student's class scores, with their gradient."""
         logits = student.seg_logits.float()
-        return _softmax(logits, student.valid_at(tuple(logits.shape[-2:])))
+        return _softmax(logits, student.valid_at(size_of(logits)))
 
-    def _share(self, value: Tensor, student: SegmentationView) -> float:
+    def _share(self, value: Tensor, student: SegmentationView, limit: float) -> float:
         """What of the loss keeps its gradient on the logits within the limit."""
         logits = student.seg_logits
         if not (value.requires_grad and logits.requires_grad):
             return 1.0
         ours, task = (_gradient_norm(x, logits) for x in (value * self.scale, student.task_loss()))
-        share = min(1.0, self.limit * task / ours) if ours > 0 else 1.0
+        share = min(1.0, limit * task / ours) if ours > 0 else 1.0
         share = share if math.isfinite(share) else 0.0
         MessageHub.get_current_instance().update_scalar(f'train/kd_limited/{self.name}', share)
         return share
@@ -176,7 +183,7 @@ class Holistic(DistillationLoss):
         generator = torch.Generator().manual_seed(seed)
         self.drawn += 1
         share = torch.rand(len(student), generator=generator).to(student.device)
-        critic = self.discriminator
+        critic = self._critic()
         gap = critic(teacher, images).mean() - critic(student, images).mean()
         penalty = gradient_penalty(lambda x: critic(x, images), student, teacher, share).mean()
         return dict(total=self.penalty * penalty - gap, gap=gap, penalty=penalty)

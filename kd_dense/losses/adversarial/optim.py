@@ -164,7 +164,7 @@ class AdversarialOptimWrapperConstructor:
 
     def __call__(self, model: nn.Module) -> AdversarialOptimWrapper:
         """Build them for a model, which may stand in a data-parallel wrapper."""
-        distiller = model.module if is_model_wrapper(model) else model
+        distiller: Any = model.module if is_model_wrapper(model) else model
         losses = getattr(distiller, 'losses', {})
         own = {name: loss for name, loss in losses.items() if loss.own_module() is not None}
         if not own:
