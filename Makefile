@@ -13,14 +13,13 @@ demo: install  ## distil a small detector on the CPU, start to finish
 demo-seg: install  ## the same with a small segmentor
 	@.venv/bin/python tools/demo.py segmentation
 
-test: install  ## what CI runs: lint, then the tests (ARGS='-k name' to choose some)
-	.venv/bin/python -m ruff check .
-	.venv/bin/python -m ruff format --check .
-	.venv/bin/python -m pytest $(ARGS)
+test: lint  ## what CI runs: lint, types, then the tests (ARGS='-k name' to choose some)
+	.venv/bin/python -m pytest -n auto --dist worksteal $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
-lint: install  ## check style only
+lint: install  ## check style and types only
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy
 
 format: install  ## rewrite files in the project's style
 	.venv/bin/python -m ruff check --fix .

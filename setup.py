@@ -67,6 +67,13 @@ setup(
         'digits': ['scikit-learn'],
         'export': ['onnx>=1.23', 'onnxruntime>=1.31'],
         'docs': ['sphinx==9.0.4', 'myst-parser==5.2.0', 'furo==2025.12.19'],
-        'dev': ['pytest==9.2.0', 'ruff==0.17.5', 'pre-commit==4.7.0'],
+        'dev': [
+            'mypy==2.4.1',
+            'pre-commit==4.7.0',
+            'pytest==9.2.0',
+            'pytest-cov==7.1.0',
+            'pytest-xdist==3.8.0',
+            'ruff==0.17.5',
+        ],
     },
 )

@@ -168,7 +168,7 @@ def _value(node: ast.expr) -> Any:
     """A literal, in which dicts may be written ``dict(...)``.
 
     Raises:
-        ValueError: it is anything else.
+        SetupError: it is anything else.
     """
     if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict' and not node.args:
         return {keyword.arg: _value(keyword.value) for keyword in node.keywords}

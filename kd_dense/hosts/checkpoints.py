@@ -25,7 +25,7 @@ def read_checkpoint(path: str | Path, role: str, advice: str = '') -> dict[str, 
 
     Raises:
         FileNotFoundError: there is no such file, or it could not be downloaded.
-        ValueError: the file is no checkpoint.
+        SetupError: the file is no checkpoint.
     """
     name = str(path)
     remote = '://' in name
@@ -142,7 +142,7 @@ def load_completely(model: nn.Module, state: Mapping[str, Tensor], source: str, 
         role: ``'teacher'`` or ``'student'``, for messages.
 
     Raises:
-        ValueError: a weight is missing, left over or of another shape.
+        SetupError: a weight is missing, left over or of another shape.
     """
     found = compare_weights(model, state)
     if not found.complete:

@@ -33,7 +33,7 @@ def read_model_config(source: ModelSource, role: str) -> ConfigDict:
 
     Raises:
         FileNotFoundError: there is no such file or name.
-        ValueError: the config holds no model.
+        SetupError: the config holds no model.
     """
     if isinstance(source, Mapping):
         config = ConfigDict(copy.deepcopy(dict(source)))

@@ -33,7 +33,7 @@ def bounded_squared_error(
         (B,), in float32 (float64 for float64 input).
 
     Raises:
-        ValueError: the shapes differ.
+        SetupError: the shapes differ.
     """
     if not student.shape == teacher.shape == target.shape:
         raise SetupError(
@@ -117,7 +117,7 @@ class BoundedRegression(DistillationLoss):
         weight: nu; see :class:`DistillationLoss`.
 
     Raises:
-        ValueError: an unknown part.
+        SetupError: an unknown part.
     """
 
     def __init__(

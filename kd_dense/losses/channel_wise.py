@@ -48,7 +48,7 @@ def channel_kl(student: Tensor, teacher: Tensor, valid: Tensor, temperature: flo
         a float32 scalar.
 
     Raises:
-        ValueError: the shapes differ.
+        SetupError: the shapes differ.
     """
     student, teacher = prepare_logits(student, teacher)
     valid = valid.flatten(1)[:, None]  # (N, 1, h * w)
@@ -85,7 +85,7 @@ class ChannelWise(DistillationLoss):
             Logits have none.
 
     Raises:
-        ValueError: an unknown choice or a temperature that is not positive.
+        SetupError: an unknown choice or a temperature that is not positive.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ def masked_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tupl
         the sum over channels and positions, a float32 scalar, and the number of positions.
 
     Raises:
-        ValueError: the shapes differ.
+        SetupError: the shapes differ.
     """
     return _difference(student, teacher, mask).square().sum(), mask.sum()
 
@@ -95,7 +95,7 @@ class FeatureImitation(DistillationLoss):
             levels, adapted, is interpolated to the size of the teacher's level of the same rank.
 
     Raises:
-        ValueError: an unknown choice.
+        SetupError: an unknown choice.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ def edge_kl(student: Tensor, teacher: Tensor, bins: int, temperature: float) -> 
         (B, 4).
 
     Raises:
-        ValueError: the shapes differ.
+        SetupError: the shapes differ.
     """
     student, teacher = student.unflatten(-1, (4, bins)), teacher.unflatten(-1, (4, -1))
     return softmax_kl(student, teacher, temperature)
@@ -60,7 +60,7 @@ class LocalizationDistillation(DistillationLoss):
         variant: ``'paper'`` or ``'reference'``.
 
     Raises:
-        ValueError: an unknown choice or a temperature that is not positive.
+        SetupError: an unknown choice or a temperature that is not positive.
     """
 
     reads = ('box_logits', 'assignment')

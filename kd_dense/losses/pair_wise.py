@@ -79,7 +79,7 @@ class PairWise(DistillationLoss):
         variant: ``'paper'`` or ``'reference'``.
 
     Raises:
-        ValueError: an unknown choice, a scale outside (0, 1], or more nodes than allowed.
+        SetupError: an unknown choice, a scale outside (0, 1], or more nodes than allowed.
     """
 
     def __init__(

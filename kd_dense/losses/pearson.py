@@ -40,7 +40,7 @@ def standardized_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -
         a float32 scalar; 0 for an empty mask.
 
     Raises:
-        ValueError: the shapes differ.
+        SetupError: the shapes differ.
     """
     if student.shape != teacher.shape:
         raise SetupError(
@@ -119,7 +119,7 @@ class PearsonDistillation(DistillationLoss):
         adapter: as of :class:`~kd_dense.losses.imitation.FeatureImitation`.
 
     Raises:
-        ValueError: an unknown adapter; on building the pair, no level in common.
+        SetupError: an unknown adapter; on building the pair, no level in common.
     """
 
     def __init__(

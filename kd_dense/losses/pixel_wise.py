@@ -34,7 +34,7 @@ def pixel_kl(student: Tensor, teacher: Tensor, valid: Tensor, temperature: float
         a float32 scalar.
 
     Raises:
-        ValueError: the shapes differ.
+        SetupError: the shapes differ.
     """
     student, teacher = prepare_logits(student, teacher)
     s, t = student.movedim(1, -1)[valid], teacher.movedim(1, -1)[valid]
@@ -71,7 +71,7 @@ class PixelWise(DistillationLoss):
         variant: ``'paper'`` or ``'reference'``.
 
     Raises:
-        ValueError: an unknown choice or a temperature that is not positive.
+        SetupError: an unknown choice or a temperature that is not positive.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ def weighted_soft_cross_entropy(
         (...), in float32 (float64 for float64 input).
 
     Raises:
-        ValueError: the shapes differ.
+        SetupError: the shapes differ.
     """
     student, teacher = prepare_logits(student, teacher)
     log_p_student = F.log_softmax(student / temperature, dim=-1)
@@ -64,7 +64,7 @@ def weighted_soft_binary_cross_entropy(
         (...), in float32 (float64 for float64 input).
 
     Raises:
-        ValueError: the shapes differ.
+        SetupError: the shapes differ.
     """
     student, teacher = prepare_logits(student, teacher)
     student, p_teacher = student / temperature, (teacher / temperature).sigmoid()
@@ -102,7 +102,7 @@ class ClassWeightedSoftCrossEntropy(DistillationLoss):
         weight: see :class:`DistillationLoss`.
 
     Raises:
-        ValueError: an unknown part, or a number out of its range.
+        SetupError: an unknown part, or a number out of its range.
     """
 
     def __init__(

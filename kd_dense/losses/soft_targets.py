@@ -38,7 +38,7 @@ class SoftTargets(DistillationLoss):
         variant: ``'paper'`` or ``'reference'``.
 
     Raises:
-        ValueError: an unknown choice or a temperature that is not positive.
+        SetupError: an unknown choice or a temperature that is not positive.
     """
 
     def __init__(

@@ -17,11 +17,11 @@ from torch import nn
 from ..errors import SetupError
 from ..hosts import Host, ModelSource, build_model, isolated_rng, read_model_config
 from ..hosts.checkpoints import class_names, load_completely, model_state, read_checkpoint
+from ..hosts.pooling import pool_in_float32
 from ..registry import TEACHERS
 from ..views import Batch, HostInfo, View, host_info, probe, view_class
 from .base import Teacher
 from .folding import fold_batch_norms
-from .pooling import pool_in_float32
 from .renormalize import Renormalize
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}

@@ -31,7 +31,7 @@ class Renormalize(nn.Module):
         teacher: the teacher's preprocessor.
 
     Raises:
-        ValueError: the two cannot be reconciled.
+        SetupError: the two cannot be reconciled.
     """
 
     def __init__(self, student: Host, teacher: Host) -> None:

@@ -180,7 +180,8 @@ class View:
         Args:
             names: of properties that losses may read.
         """
-        for name in sorted(names):
+        # features first: what others of them take is then not counted as theirs
+        for name in sorted(names, key=lambda name: (name != 'features', name)):
             declared = getattr(type(self), name)
             ahead = declared.ahead if isinstance(declared, Readable) else ITSELF
             if ahead is not None:

@@ -19,11 +19,11 @@ from kd_dense import (
 )
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, read_model_config
+from kd_dense.hosts.pooling import pool_in_float32
 from kd_dense.losses import global_divisor
 from kd_dense.losses.regions import REGIONS, region_demands
 from kd_dense.pictures.detection import choose_images, look
 from kd_dense.teachers import FrozenTeacher
-from kd_dense.teachers.pooling import pool_in_float32
 from kd_dense.views import FeatureView, TwoStageView, view_class
 from tests import pairs
 from tests.models import FLOAT16, gradients, raw_batch

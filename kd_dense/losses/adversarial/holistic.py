@@ -72,7 +72,7 @@ class Holistic(DistillationLoss):
         seed: of the random points between S and T.
 
     Raises:
-        ValueError: a number out of its range.
+        SetupError: a number out of its range.
     """
 
     def __init__(
