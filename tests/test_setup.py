@@ -310,6 +310,11 @@ def test_setup_does_not_import_torch():
     assert result.stdout.strip() == version
 
 
+def test_the_citation_names_this_version():
+    version = re.search("'(.+)'", (ROOT / 'kd_dense' / 'version.py').read_text()).group(1)
+    assert f'\nversion: {version}\n' in (ROOT / 'CITATION.cff').read_text()
+
+
 def test_make_help_names_every_target():
     help_text = subprocess.check_output(
         ['make', '--no-print-directory', 'help'], cwd=ROOT, text=True

@@ -36,7 +36,7 @@ def verdict(report: Report) -> str:
 def as_lines(report: Report, width: int = 100) -> str:
     """One line for each section, and what is not right."""
     titles = max(len(section.title) for section in report.sections)
-    lines = [f'Check of {report.subject} (`tools/check.py` looks closer, `--no-check` skips it)']
+    lines = [f'Check of {report.subject} (`kd-dense check` looks closer, `--no-check` skips it)']
     for section in report.sections:
         lines.append(f'  {section.mark:{MARK_WIDTH}}  {section.title:{titles}}  {section.summary}')
         for line in section.findings():

@@ -127,7 +127,7 @@ class FrozenTeacher(Teacher):
         """A sentence on how to get the checkpoint; empty for teachers of others."""
         if not isinstance(self.config, str) or '::' in self.config:
             return ''
-        return f'Train the teacher first: python tools/train.py {self.config}'
+        return f'Train the teacher first: kd-dense train {self.config}'
 
     @property
     def loaded(self) -> bool:
