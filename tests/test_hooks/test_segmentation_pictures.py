@@ -152,10 +152,9 @@ def test_verdicts_are_on_what_the_discriminator_sees_in_training(segmenting):
     batch = Batch(*model.data_preprocessor(data, True).values())
     assert batch.images.shape[-2:] == (96, 96)
     student = SegmentationView(model.student, batch)
-    game.has_optimizer, game.limit = True, None
     with torch.no_grad():
-        game(student, model.teacher.view(batch, student))
-        ours, theirs = (game.discriminator(x, game.shown.images) for x in game.shown[:2])
+        shown = game.show(student, model.teacher.view(batch, student))
+        ours, theirs = (game.discriminator(x, shown.images) for x in shown[:2])
     assert verdict.student == pytest.approx(float(ours))
     assert verdict.teacher == pytest.approx(float(theirs))
     assert verdict.reasons.shape == (12, 12)
