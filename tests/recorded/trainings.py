@@ -108,6 +108,8 @@ def train(
     torch.manual_seed(0)
     model = MODELS.build(distiller)
     model.init_weights()
+    for part in (model.student, model.teacher.model):
+        _spread(part)
     model.train()
     wrapper = build_optim_wrapper(model, optimizer)
     for part in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
@@ -118,6 +120,14 @@ def train(
         values = model.train_step(batch(seed=step), wrapper)
         logs.append({k: float(v) for k, v in values.items() if 'loss' in k})
     return logs, model
+
+
+def _spread(model: nn.Module) -> None:
+    """Give heads weights that say something: of heads at their start the losses are next to 0."""
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if 'head' in name and isinstance(module, nn.Conv2d | nn.Linear):
+                module.weight.normal_(std=0.5 / module.weight[0].numel() ** 0.5)
 
 
 def record(family: dict[str, Any], lr: float = LR) -> dict[str, Any]:
