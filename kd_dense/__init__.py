@@ -6,6 +6,7 @@ check_stack()
 
 from mmengine.config import utils as _mmengine_config_utils
 
+from .backbones import PretrainedPackage, TimmBackbone
 from .distiller import Distiller
 from .losses import (
     BoundedRegression,
@@ -21,7 +22,14 @@ from .losses import (
     SoftTargets,
 )
 from .losses.adversarial import AdversarialOptimWrapperConstructor
-from .registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, TEACHERS, VIEWS
+from .registry import (
+    HOOKS,
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    TEACHERS,
+    VIEWS,
+    WEIGHT_INITIALIZERS,
+)
 from .teachers import FrozenTeacher, Teacher
 from .version import __version__
 from .views import View
@@ -36,6 +44,7 @@ __all__ = [
     'OPTIM_WRAPPER_CONSTRUCTORS',
     'TEACHERS',
     'VIEWS',
+    'WEIGHT_INITIALIZERS',
     'AdversarialOptimWrapperConstructor',
     'BoundedRegression',
     'ChannelWise',
@@ -49,8 +58,10 @@ __all__ = [
     'PairWise',
     'PearsonDistillation',
     'PixelWise',
+    'PretrainedPackage',
     'SoftTargets',
     'Teacher',
+    'TimmBackbone',
     'View',
     '__version__',
 ]

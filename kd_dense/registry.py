@@ -7,6 +7,7 @@ is looked up in the current default scope, which is ``mmdet`` or ``mmseg``.
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_CONSTRUCTORS
+from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_INITIALIZERS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='kd_dense', locations=['kd_dense'])
@@ -16,6 +17,12 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     parent=MMENGINE_CONSTRUCTORS,
     scope='kd_dense',
     locations=['kd_dense.losses.adversarial.optim'],
+)
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer',
+    parent=MMENGINE_INITIALIZERS,
+    scope='kd_dense',
+    locations=['kd_dense.backbones'],
 )
 # kinds of views, the general ones first: of those that fit a model the one registered last is taken
 VIEWS = Registry('view', scope='kd_dense', locations=['kd_dense.views'])

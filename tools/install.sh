@@ -302,7 +302,7 @@ import importlib
 
 for name in (
     'torch torchvision torch.utils.tensorboard cv2 sklearn pycocotools.mask '
-    'mmengine mmcv.ops mmdet.apis mmseg.apis onnx onnxruntime kd_dense'
+    'mmengine mmcv.ops mmdet.apis mmseg.apis onnx onnxruntime timm kd_dense'
 ).split():
     try:
         importlib.import_module(name)

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from ..backbones import PretrainedPackage
 from ..hosts.checkpoints import WeightComparison, compare_weights, model_state, read_checkpoint
 from .parts import Parts, as_list
 from .report import Section
 
 HALF = 0.5
+PACKAGE = 'kd_dense.PretrainedPackage'
 
 
 class Read(NamedTuple):
@@ -60,15 +62,20 @@ def announce(name: str) -> None:
 def announce_pretrained(student: nn.Module) -> None:
     """Say what a student will read when it is initialised."""
     for _, _, init in _pretrained_parts(student):
-        announce(init['checkpoint'])
+        announce(_source(init))
 
 
 def _pretrained_parts(student: nn.Module) -> Iterator[tuple[str, nn.Module, dict[str, Any]]]:
     """Name, module and ``init_cfg`` of what starts from a checkpoint of its own."""
     for name, module in student.named_modules():
         for init in as_list(getattr(module, 'init_cfg', None)):
-            if init.get('type') == 'Pretrained':
+            if init.get('type') in ('Pretrained', PACKAGE):
                 yield name, module, init
+
+
+def _source(init: Mapping[str, Any]) -> str:
+    """Path or URL of a checkpoint, or the name of a package."""
+    return init['package'] if init['type'] == PACKAGE else init['checkpoint']
 
 
 def _teacher(parts: Parts, section: Section) -> dict[str, Any] | None:
@@ -125,11 +132,14 @@ def _pretrained(student: nn.Module, section: Section, fetch: bool) -> None:
     named = list(_pretrained_parts(student))
     for name, module, init in named:
         item = f'student.{name}' if name else 'student'
-        source = init['checkpoint']
+        source = _source(init)
         if '://' in source and not fetch:
             section.ok(item, 'pretrained', source)
             continue
         with section.collect_errors(item):
+            if init['type'] == PACKAGE:
+                _package(module, source, item, section)
+                continue
             announce(source)
             state = _named_state(read_checkpoint(source, item), init.get('prefix'))
             found = compare_weights(module, state)
@@ -141,6 +151,23 @@ def _pretrained(student: nn.Module, section: Section, fetch: bool) -> None:
             _compare(item, found, source, section, 'Name a checkpoint of this backbone.')
     if not named:
         section.ok('student', 'random', 'starts from its random weights')
+
+
+def _package(module: nn.Module, package: str, item: str, section: Section) -> None:
+    """Tell how the weights of a package fit: training loads all of them, or stops."""
+    initializer = PretrainedPackage(package)
+    _, found = initializer.compare(module)
+    if found.complete:
+        section.ok(item, f'{found.matched} of {found.total}', package, **_numbers(found))
+        return
+    section.wrong(
+        item,
+        f'{found.matched} of {found.total}',
+        package,
+        problem=initializer.misfit(found),
+        way_out='Name the package or the network that fits (`init_cfg`, `model_name`).',
+        **_numbers(found),
+    )
 
 
 def _named_state(checkpoint: Mapping[str, Any], prefix: str | None) -> dict[str, Tensor]:
