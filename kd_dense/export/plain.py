@@ -1,8 +1,8 @@
-"""The plain student: weights, config and how it was made, without anything of kd_dense in it."""
+"""The plain student: weights, config and how it was made; of kd_dense its backbone at the most."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,17 @@ from torch import nn
 from ..errors import SetupError
 from ..hosts import build_model
 from ..hosts.checkpoints import load_completely, model_state, read_checkpoint
-from ..hosts.configs import is_distiller, plain_student
+from ..hosts.configs import (
+    OUR_BACKBONES,
+    OURS,
+    has_our_backbone,
+    is_distiller,
+    mentions_of_ours,
+    plain_student,
+)
 from ..logs import by_epoch, read_scalars, validations
 from ..version import __version__
 
-OURS = 'kd_dense'
 # data sets of ours that only give names to a plain one: its type, and what to say there
 _PLAIN_DATASETS = {
     'CamVidDataset': ('BaseSegDataset', dict(img_suffix='.jpg', seg_map_suffix='.png'))
@@ -32,7 +38,7 @@ class Plain:
 
     Attributes:
         model: in evaluation mode, with all its weights.
-        config: its own, which needs no kd_dense.
+        config: its own, which needs kd_dense for a backbone of ours alone.
         meta: of the checkpoint.
         scope: ``'mmdet'`` or ``'mmseg'``.
     """
@@ -55,6 +61,9 @@ class Plain:
 def plain_config(config: Config) -> Config:
     """A config that plain mmdet or mmseg trains, tests and infers with.
 
+    A backbone of ours stays, with the import of kd_dense that it needs; the package that it was
+    initialised from is left out, because the weights come with the config.
+
     Args:
         config: of a distiller, or already of a plain model.
 
@@ -64,7 +73,11 @@ def plain_config(config: Config) -> Config:
     plain = Config(plain_student(config).to_dict())
     modules = (plain.pop('custom_imports', None) or {}).get('imports', [])
     modules = [modules] if isinstance(modules, str) else modules
-    if modules := [name for name in modules if name.split('.')[0] != OURS]:
+    modules = [name for name in modules if name.split('.')[0] != OURS]
+    _forget_packages(plain.model)
+    if has_our_backbone(plain.model):
+        modules.insert(0, OURS)
+    if modules:
         plain.custom_imports = dict(imports=modules)
     hooks = plain.get('custom_hooks') or []
     plain.custom_hooks = [hook for hook in hooks if not str(hook['type']).startswith(f'{OURS}.')]
@@ -77,11 +90,17 @@ def plain_config(config: Config) -> Config:
         if (loader := plain.get(f'{part}_dataloader')) is not None:
             _plain_datasets(loader)
     for key in [key for key in plain if key not in USED_BY_MMENGINE]:  # only other parts read it
-        if next(_mentions(plain[key], key), None):
+        if next(mentions_of_ours(plain[key], key), None):
             plain.pop(key)
     # mmseg's inference reads it there
     plain.setdefault('test_pipeline', test_pipeline(plain))
-    left = [where for key in plain for where in _mentions(plain[key], key)]
+    left = [
+        f'{where}={value!r}'
+        for key in plain
+        if key != 'custom_imports'
+        for where, value in mentions_of_ours(plain[key], key)
+        if value not in OUR_BACKBONES
+    ]
     if left:
         raise SetupError(
             f'The config needs kd_dense even for the student alone: {", ".join(left[:3])}. Replace '
@@ -108,16 +127,17 @@ USED_BY_MMENGINE = frozenset(
 )
 
 
-def _mentions(value: Any, where: str) -> Iterator[str]:
-    """Where in a config a type or module of ours is named."""
-    if isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from _mentions(each, f'{where}.{key}')
-    elif isinstance(value, list | tuple):
-        for index, each in enumerate(value):
-            yield from _mentions(each, f'{where}.{index}')
-    elif isinstance(value, str) and value.split('.')[0] == OURS:
-        yield f'{where}={value!r}'
+def _forget_packages(model: Any) -> None:
+    """Remove each ``init_cfg`` that reads a package of weights, in place."""
+    if isinstance(model, list | tuple):
+        for each in model:
+            _forget_packages(each)
+    if not isinstance(model, Mapping):
+        return
+    if next(mentions_of_ours(model.get('init_cfg'), 'init_cfg'), None):
+        model['init_cfg'] = None
+    for each in model.values():
+        _forget_packages(each)
 
 
 def _plain_datasets(loader: Any) -> None:
@@ -230,5 +250,12 @@ def write_plain(plain: Plain, folder: Path, name: str = 'student') -> list[Path]
     part = weights.with_name(f'.{weights.name}.part')
     torch.save(dict(meta=plain.meta, state_dict=plain.model.state_dict()), part)
     part.replace(weights)  # no half file where a full disk or an interrupt comes between
-    config.write_text(plain.config.pretty_text)
+    config.write_text(_needed(plain.config) + plain.config.pretty_text)
     return [weights, config]
+
+
+def _needed(config: Config) -> str:
+    """The line that tells what a plain config needs besides mmdet or mmseg; empty for nothing."""
+    if not has_our_backbone(config.model):
+        return ''
+    return "# Needs kd_dense and timm for its backbone: pip install 'kd_dense[pretrained]'\n"

@@ -53,7 +53,7 @@ def student_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _plain_config(text: str) -> str | None:
-    """The config of a distiller as one of its student alone, which needs no kd_dense."""
+    """The config of a distiller as one of its student alone, with no kd_dense but its backbone."""
     config = Config.fromstring(text, '.py')
     try:
         plain = plain_student(config)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 from ..registry import MODELS
 from .models import DISTILLER_TYPES, read_model_config
+
+OURS = 'kd_dense'
+OUR_BACKBONES = frozenset({'kd_dense.TimmBackbone'})  # a student keeps its backbone
 
 
 def check_data(config: Config, parts: tuple[str, ...]) -> None:
@@ -49,6 +53,8 @@ def is_distiller(config: Config) -> bool:
 def plain_student(config: Config) -> Config:
     """The config of the student alone: the same data and evaluation, no teacher, no losses of ours.
 
+    It imports kd_dense where the student's backbone is one of ours, and else does without.
+
     Args:
         config: of a distiller, or already of a plain model, which is returned as it is.
     """
@@ -68,7 +74,34 @@ def plain_student(config: Config) -> Config:
     modules = [modules] if isinstance(modules, str) else modules
     # a module that registers a distillation loss is not needed to run the student either
     losses = {cls.__module__ for cls in MODELS.module_dict.values()}
-    others = [name for name in modules if name.split('.')[0] != 'kd_dense' and name not in losses]
+    others = [name for name in modules if name.split('.')[0] != OURS and name not in losses]
+    if has_our_backbone(model):
+        others.insert(0, OURS)
     if others:
         plain.custom_imports = dict(imports=others)
     return plain
+
+
+def has_our_backbone(model: Mapping[str, Any]) -> bool:
+    """Whether a model's config needs kd_dense to be built, for its backbone."""
+    return any(value in OUR_BACKBONES for _, value in mentions_of_ours(model, 'model'))
+
+
+def mentions_of_ours(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    """Find the types and modules of kd_dense that a config names.
+
+    Args:
+        value: a config, or a part of one.
+        where: its name.
+
+    Yields:
+        Where it is named, such as ``'model.backbone.type'``, and what.
+    """
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from mentions_of_ours(each, f'{where}.{key}')
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            yield from mentions_of_ours(each, f'{where}.{index}')
+    elif isinstance(value, str) and value.split('.')[0] == OURS:
+        yield where, value
