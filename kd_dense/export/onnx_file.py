@@ -17,7 +17,7 @@ from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from ..errors import SetupError
-from ..preprocessing import preprocessing_of
+from ..teachers.renormalize import preprocessing_of
 from .graph import Graph, channel_order
 from .graphs import SegmentationGraph, graph_of
 from .plain import Plain, test_pipeline
@@ -88,6 +88,18 @@ def _without_adaptive_pools(model: nn.Module) -> nn.Module:
     return model
 
 
+def _with_sizes_of_the_input(model: nn.Module) -> nn.Module:
+    """Replace mmseg's upsampling, whose sizes a traced graph would hold fast, in place."""
+    for module in model.modules():
+        for name, child in list(module.named_children()):
+            kind = type(child)
+            mmsegs = kind.__name__ == 'Upsample' and kind.__module__.startswith('mmseg.')
+            if mmsegs and not child.size:
+                options = dict(mode=child.mode, align_corners=child.align_corners)
+                setattr(module, name, nn.Upsample(scale_factor=child.scale_factor, **options))
+    return model
+
+
 def write_onnx(plain: Plain, path: Path, example: Tensor, normalize: bool = True) -> Graph:
     """Write a student's graph with its metadata.
 
@@ -104,7 +116,8 @@ def write_onnx(plain: Plain, path: Path, example: Tensor, normalize: bool = True
         SetupError: the model has something that ONNX has no name for.
     """
     model = revert_sync_batchnorm(copy.deepcopy(plain.model)).eval().requires_grad_(False)
-    graph = graph_of(_without_adaptive_pools(model), normalize)
+    model = _with_sizes_of_the_input(_without_adaptive_pools(model))
+    graph = graph_of(model, normalize)
     axes = {0: 'batch'} if graph.any_batch else {}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # traced sizes; the check at another size catches harm
