@@ -41,9 +41,10 @@ def kind_of(registry: Registry, config: Any, where: str, base: type, default: st
         )
     kind = name if isclass(name) else registry.get(name)
     if kind is None:
+        meant = _meant(str(name).split('.')[-1], names)
         raise SetupError(
-            f'{where}: there is no type {name!r}.{_meant(str(name).split(".")[-1], names)} Types are '
-            f'{_listed(known)}; one of your own is found once `custom_imports` names its module.'
+            f'{where}: there is no type {name!r}.{meant} Types are {_listed(known)}; '
+            'one of your own is found once `custom_imports` names its module.'
         )
     if not is_a(kind, base):
         raise SetupError(
