@@ -19,8 +19,8 @@ class RandomStateHook(Hook):
 
     What the model draws (dropout, drop path) and what augmentations draw in the main process goes
     on as in the uninterrupted training, whether a validation lies between or not: the numbers that
-    it draws are put back. Augmentations in data workers do not: mmengine starts the workers with the
-    numbers they began with; for a resume to the bit with random augmentations set
+    it draws are put back. Augmentations in data workers do not: mmengine starts the workers with
+    the numbers they began with; for a resume to the bit with random augmentations set
     ``num_workers=0``. Checkpoints are written by rank 0, so other ranks of a resumed training
     draw other numbers than before.
     """
