@@ -9,8 +9,7 @@ from typing import Any
 import jinja2
 
 from ..version import __version__
-from . import gallery, progress, tables, words
-from .colours import colours
+from . import figures, progress, tables, words
 from .evidence import Evidence
 from .runs import ALONE, DISTILLED, OTHER, TEACHER, Run
 
@@ -50,7 +49,7 @@ def render(
         **tables.numbers(runs, labelled),
         **tables.costs(runs, labelled, evidence),
         **tables.per_class(runs, labelled, evidence),
-        **gallery.pictures(runs, evidence, show),
+        **figures.pictures(runs, evidence, show),
         **progress.training(runs),
         **progress.balance(runs, labelled),
         made=tables.made(runs, labelled),
@@ -78,8 +77,8 @@ def _labelled(runs: Sequence[Run]) -> list[dict[str, Any]]:
             index=index,
             name=run.name,
             role_text=ROLE_TEXT[run.role],
-            colour=colour,
+            colour=run.colour,
             validated_at=run.validated_at,
         )
-        for index, (run, colour) in enumerate(zip(runs, colours(runs), strict=True))
+        for index, run in enumerate(runs)
     ]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ from ..logs import by_epoch, read_scalars, validations
 from ..record import FILE, read_record
 
 TEACHER, ALONE, DISTILLED, OTHER = ROLES = ('teacher', 'alone', 'distilled', 'other')
+
+COLOURS = {
+    TEACHER: ('#5b6472', '#98a1ad', '#3a4250'),
+    ALONE: ('#d0801f', '#e3ad6a', '#a55f0c'),
+    DISTILLED: ('#00796b', '#3f5bd8', '#9c36b5', '#5c940d', '#c2255c'),
+    OTHER: ('#868e96', '#adb5bd', '#495057'),
+}
 
 
 @dataclass
@@ -31,6 +39,7 @@ class Run:
         name: what it is called on the page.
         role: one of :data:`ROLES`.
         why: how the role was recognised, in words.
+        colour: on the page and in its pictures.
     """
 
     folder: Path
@@ -39,6 +48,7 @@ class Run:
     name: str
     role: str = OTHER
     why: str = ''
+    colour: str = ''
 
     @cached_property
     def lines(self) -> list[dict]:
@@ -133,7 +143,11 @@ def read_runs(
     _assign_roles(runs)
     for run, role in zip(runs, roles or (), strict=False):
         run.role, run.why = role, 'as given by --roles'
-    return sorted(runs, key=lambda run: ROLES.index(run.role))
+    runs = sorted(runs, key=lambda run: ROLES.index(run.role))
+    for role, colours in COLOURS.items():
+        for run, colour in zip((r for r in runs if r.role == role), cycle(colours)):
+            run.colour = colour
+    return runs
 
 
 def _read_run(folder: Path, name: str, options: dict | None) -> Run:

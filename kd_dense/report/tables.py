@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..pictures.draw import IGNORED
 from ..record import FILE, minutes
 from .evidence import Evidence
-from .numbers import alone_in_words, compare, first, known_metrics, table
-from .predict import IGNORED
+from .numbers import TIMES, alone_in_words, compare, first, grouped, known_metrics, table
 from .runs import ALONE, DISTILLED, TEACHER, Run
-from .signs import TIMES, grouped
 from .speed import ROUNDS, machine
 
 
@@ -91,7 +90,7 @@ def per_class(runs: Sequence[Run], labelled: Sequence[dict], evidence: Evidence)
     base = next((v for v, (r, _) in zip(values, ran, strict=True) if r.role == ALONE), None)
     counts = _counts(evidence)
     rows = []
-    for index, name in enumerate(evidence.pictures.classes):
+    for index, name in enumerate(evidence.classes.names):
         cells = []
         for each, (run, _) in zip(values, ran, strict=True):
             gain = None
@@ -99,7 +98,7 @@ def per_class(runs: Sequence[Run], labelled: Sequence[dict], evidence: Evidence)
                 gain = each[index] - base[index]
             cells.append(dict(value=each[index], gain=gain))
         rows.append(dict(name=name, count=grouped(counts[index]), cells=cells))
-    number, total = len(evidence.pictures.chosen), evidence.pictures.total
+    number, total = len(evidence.samples), evidence.total
     images = f'all {total} validation images'
     if number < total:
         images = f'{number} of the {total} validation images, spread evenly'
@@ -111,11 +110,11 @@ def per_class(runs: Sequence[Run], labelled: Sequence[dict], evidence: Evidence)
 
 def _counts(evidence: Evidence) -> list[int]:
     """Annotated objects or pixels of each class."""
-    number = len(evidence.pictures.classes)
+    number = len(evidence.classes.names)
     if evidence.segments:
         labels = [truth[truth != IGNORED] for truth in evidence.truths]
     else:
-        labels = [t.labels if t.ignored is None else t.labels[~t.ignored] for t in evidence.truths]
+        labels = [truth.counted().labels for truth in evidence.truths]
     return np.bincount(np.concatenate(labels).astype(int), minlength=number)[:number].tolist()
 
 
