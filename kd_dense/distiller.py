@@ -76,7 +76,7 @@ class Distiller(BaseModel):
         with isolated_rng():
             for each in self.teachers.values():
                 each.connect(self.student)
-            self.losses = _build_losses(losses or {}, list(self.teachers))
+            self.losses = build_losses(losses or {}, list(self.teachers))
             for loss in self.losses.values():
                 loss.connect(self.student, self.teachers[loss.teacher_name])
         trained = {name: each.module for name, each in self.teachers.items()}
@@ -268,8 +268,16 @@ def _build_teachers(
     return {name: teacher_from(each, name) for name, each in named.items() if each is not None}
 
 
-def _build_losses(configs: Mapping[str, Mapping[str, Any]], teachers: list[str]) -> Losses:
-    """Build the losses by name; each knows afterwards who learns and who is looked at."""
+def build_losses(configs: Mapping[str, Mapping[str, Any]], teachers: list[str]) -> Losses:
+    """Build the losses by name; each knows afterwards who learns and who is looked at.
+
+    Args:
+        configs: see :class:`Distiller`.
+        teachers: names of the teachers.
+
+    Raises:
+        SetupError: no distillation loss, or an unknown student or teacher.
+    """
     losses = Losses()
     for name, given in configs.items():
         config = dict(given)

@@ -7,7 +7,7 @@ import argparse
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from .check import as_lines, before_training, refuse
+from .check import before_training
 from .hooks import AroundStepHook
 from .hosts.configs import check_data, is_distiller
 from .launch import scale_learning_rate, use_mixed_precision
@@ -58,8 +58,8 @@ def train(config: Config, args: argparse.Namespace, name: str) -> None:
         model = getattr(runner.model, 'module', runner.model)
         if not args.no_check:
             report = before_training(config, model, name)
-            refuse(report)
-            runner.logger.info(as_lines(report))
+            report.refuse()
+            runner.logger.info(report.as_lines())
         model.load_teacher()  # before the data is read: a wrong teacher is seen in seconds
     with recorded(config, name):
         runner.train()

@@ -1,8 +1,7 @@
 """The check: examines a distillation before days of training are lost."""
 
-from .examine import Options, before_training, examine, refuse
+from .examine import Options, before_training, examine
 from .report import OK, SKIPPED, WARNING, WRONG, Line, Report, Section
-from .table import as_lines, as_table
 
 __all__ = [
     'OK',
@@ -13,9 +12,6 @@ __all__ = [
     'Options',
     'Report',
     'Section',
-    'as_lines',
-    'as_table',
     'before_training',
     'examine',
-    'refuse',
 ]

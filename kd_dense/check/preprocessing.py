@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from mmengine.model import ImgDataPreprocessor
 
+from ..distiller import STUDENT
 from ..teachers.renormalize import Renormalize, statistics
-from .parts import Parts
-from .report import Section
-from .weights import Read
+from .built import Built
+from .report import WARNING, Section
+from .weights import Checkpoints
 
 # channel means of ImageNet for images of 0 to 255, red first
 IMAGENET = (123.675, 116.28, 103.53)
@@ -39,29 +40,29 @@ class Statistics(NamedTuple):
         return 'RGB' if self.rgb else 'BGR'
 
 
-def examine_preprocessing(parts: Parts, read: Read, section: Section) -> None:
-    """Compare mean, std, channel order and padding of student and teacher.
+def examine_preprocessing(built: Built, read: Checkpoints, section: Section) -> None:
+    """Compare mean, std, channel order and padding of student and teachers.
 
     Args:
-        parts: the models.
+        built: the models.
         read: their checkpoints, which may tell the config that they were trained with.
         section: where to tell.
     """
-    section.columns = ('student', 'teacher')
-    roles = parts.models()
+    section.columns = (STUDENT, *(name for name in built.teachers if name in built.models))
     found = {
         role: model.data_preprocessor
-        for role, model in roles.items()
-        if model is not None and isinstance(model.data_preprocessor, ImgDataPreprocessor)
+        for role, model in built.models.items()
+        if isinstance(model.data_preprocessor, ImgDataPreprocessor)
     }
     rows = {role: _rows(preprocessor) for role, preprocessor in found.items()}
     for item in ('mean', 'std', 'channels', 'padding'):
-        section.ok(item, *(rows.get(role, {}).get(item, '') for role in roles))
-    if parts.student is not None and parts.teacher_model is not None:
-        with section.collect_errors('together'):
-            _together(parts, section)
+        section.tell(item, *(rows.get(role, {}).get(item, '') for role in section.columns))
+    if built.student is not None:
+        for name in section.columns[1:]:
+            with section.collect_errors(built.item('together', name)):
+                _together(built, name, section)
     for role, preprocessor in found.items():
-        _suspicions(role, seen_by(preprocessor), getattr(read, role), section)
+        _suspicions(role, seen_by(preprocessor), read.get(role), section)
 
 
 def seen_by(preprocessor: ImgDataPreprocessor) -> Statistics:
@@ -80,29 +81,32 @@ def _rows(preprocessor: ImgDataPreprocessor) -> dict[str, str]:
     )
 
 
-def _together(parts: Parts, section: Section) -> None:
-    """Whether the teacher can be shown its images the way it wants them."""
-    student, teacher = parts.student.data_preprocessor, parts.teacher_model.data_preprocessor
-    same = Renormalize(student, teacher).identical
+def _together(built: Built, name: str, section: Section) -> None:
+    """Whether a teacher can be shown the student's images the way it wants them."""
+    pair = (each.data_preprocessor for each in (built.student, built.models[name]))
+    same = Renormalize(*pair).identical
     section.summary = 'the same' if same else 'the teacher gets the images its own way'
-    section.ok('together', 'the same' if same else 'reconciled', identical=same)
+    shown = 'the same' if same else 'reconciled'
+    section.tell(built.item('together', name), shown, identical=same)
 
 
 def _suspicions(
     role: str, seen: Statistics, checkpoint: Mapping[str, Any] | None, section: Section
 ) -> None:
     trained = trained_with(checkpoint) if checkpoint else None
-    option = f'{"model.student" if role == "student" else "the teacher"}.data_preprocessor'
+    option = f'{"model.student" if role == STUDENT else "the teacher"}.data_preprocessor'
     if trained is not None and not _same(seen, trained):
-        section.warning(
+        section.tell(
             role,
+            mark=WARNING,
             problem=f'The {role} gets images otherwise than its checkpoint was trained: {seen}; '
             f'the config in the checkpoint says {trained}.',
             way_out=f'Set `{option}` as there, or name the config that the checkpoint was trained '
             'with.',
         )
     elif (text := _suspicious(seen)) and trained is None:
-        section.warning(role, problem=f'The {role} has {text}', way_out=f'Look at `{option}`.')
+        problem = f'The {role} has {text}'
+        section.tell(role, mark=WARNING, problem=problem, way_out=f'Look at `{option}`.')
 
 
 def _suspicious(seen: Statistics) -> str:

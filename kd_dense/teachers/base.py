@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -50,6 +51,15 @@ class Teacher(ABC):
     @property
     def model(self) -> Host | None:
         """The model that checks examine, its weights not loaded; None where there is none."""
+        return None
+
+    def read_checkpoint(self) -> dict[str, Any] | None:
+        """The checkpoint that :meth:`load` takes the weights from; None where there is none.
+
+        Raises:
+            FileNotFoundError: the file is not there.
+            SetupError: it is no checkpoint.
+        """
         return None
 
     @property

@@ -15,7 +15,7 @@ from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder, DistancePointBBoxCoder
 from torch import Tensor, nn
 
-from ..hosts.heads import flatten_levels, strides_of
+from ...hosts.heads import flatten_levels, strides_of
 
 Maps = list[Tensor] | tuple[Tensor, ...]
 

@@ -16,10 +16,10 @@ import torch
 from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
 
-from ..errors import SetupError
-from .graph import Graph, channel_order
+from ...errors import SetupError
+from ..plain import Plain, test_pipeline
+from .base import Graph, channel_order
 from .graphs import SegmentationGraph, graph_of
-from .plain import Plain, test_pipeline
 
 # what onnxruntime runs everywhere, and has RoIAlign as mmdet has it
 OPSET = 17

@@ -14,10 +14,10 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 from torch import Tensor
 
-from .graph import channel_order
-from .onnx_file import mean_and_std
-from .plain import Plain, test_pipeline
+from ..plain import Plain, test_pipeline
+from .base import channel_order
 from .predict_onnx import as_input
+from .write import mean_and_std
 
 
 @dataclass(frozen=True)
