@@ -13,6 +13,7 @@ from torch import nn
 
 from ..compose import recipes
 from ..hosts import build_model, read_model_config
+from ..measure import training_step
 from ..registry import MODELS
 from .steps import (
     critic_step,
@@ -21,7 +22,6 @@ from .steps import (
     noise_images,
     noise_labels,
     teacher_forward,
-    training_step,
 )
 
 LD_DETECTOR = 'mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py'

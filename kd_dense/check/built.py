@@ -8,8 +8,9 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from ..distiller import STUDENT, TEACHER, Distiller, build_losses
+from ..distiller import STUDENT, Distiller, build_losses
 from ..hosts import build_model, isolated_rng, read_model_config
+from ..hosts.configs import teachers_of
 from ..losses.base import DistillationLoss
 from ..registry import MODELS
 from ..teachers import Teacher, teacher_from
@@ -87,8 +88,7 @@ def _build_apart(model: ConfigDict, section: Section) -> Built:
         if model.get('data_preprocessor') is not None:
             config.setdefault('data_preprocessor', model.data_preprocessor)
         built.student = build_model(config)
-    one = {TEACHER: model.teacher} if model.get('teacher') is not None else {}
-    teachers = one | dict(model.get('teachers') or {})
+    teachers = teachers_of(model)
     for name, teacher in teachers.items():
         with section.collect_errors(name):
             built.teachers[name] = teacher_from(teacher, name)

@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
 
 from ..hosts import build_model, isolated_rng
 from ..hosts.configs import plain_student
-from ..measure import all_seconds, medians, parts_of_step, peak_memory
+from ..measure import all_seconds, medians, parts_of_step, peak_memory, training_step
 from ..registry import MODELS
 from .built import Built
 from .report import Section
@@ -80,14 +79,6 @@ def _tell_parts(found: dict[str, float], section: Section) -> None:
         section.tell(
             f'  of it: {kind}', f'{spent:.3g} ({spent / whole:.0%})', seconds=spent, parts=inside
         )
-
-
-def training_step(model: BaseModel, optimizer: OptimWrapper, data: dict[str, Any]) -> None:
-    """Forward, backward and update, as mmengine's ``train_step``."""
-    with optimizer.optim_context(model):
-        batch = model.data_preprocessor(copy.deepcopy(data), True)
-        losses = model(**batch, mode='loss')
-    optimizer.update_params(model.parse_losses(losses)[0])
 
 
 def optimizers(config: Config, on_gpu: bool) -> dict[str, ConfigDict]:

@@ -17,6 +17,7 @@ from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from ...errors import SetupError
+from ...teachers.renormalize import statistics
 from ..plain import Plain, test_pipeline
 from .base import Graph, channel_order
 from .graphs import SegmentationGraph, graph_of
@@ -131,7 +132,7 @@ def write_onnx(plain: Plain, path: Path, example: Tensor, normalize: bool = True
 
 def facts(plain: Plain, graph: Graph) -> dict[str, Any]:
     """What the user of a graph has to know; each is written as JSON into its metadata."""
-    mean, std = mean_and_std(plain.model)
+    mean, std = (each.tolist() for each in statistics(plain.model.data_preprocessor))
     order = channel_order(plain.model)
     images = 'RGB images from 0 to 255' if graph.normalize else f'normalised {order} images'
     known = dict(
@@ -152,14 +153,6 @@ def facts(plain: Plain, graph: Graph) -> dict[str, Any]:
         **_thresholds(plain.model, graph),
     )
     return {key: value for key, value in known.items() if value is not None and value != ''}
-
-
-def mean_and_std(model: nn.Module) -> tuple[list[float], list[float]]:
-    """Of the channels in the model's own order; 0 and 1 where it does not normalise."""
-    preprocessor = model.data_preprocessor
-    if not preprocessor._enable_normalize:
-        return [0.0] * 3, [1.0] * 3
-    return preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist()
 
 
 def _missing(model: nn.Module, graph: Graph) -> str:
