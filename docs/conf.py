@@ -14,5 +14,6 @@ exclude_patterns = ['_build']
 myst_heading_anchors = 3
 autodoc_typehints = 'description'
 autodoc_member_order = 'bysource'
+napoleon_use_ivar = True  # fields of named tuples are documented once
 html_theme = 'furo'
 html_title = f'kd_dense {release}'

@@ -2,8 +2,7 @@
 
 A recipe is a config, such as those in ``kd_dense/recipes``: its ``losses``, where it plays an
 adversarial game the ``discriminator``'s optimizer, and in ``recipe`` for which host families it is
-meant. Imports and hooks that every distillation needs
-are added to a recipe that has none.
+meant. Imports and hooks that every distillation needs are added to a recipe that has none.
 """
 
 from __future__ import annotations

@@ -18,13 +18,14 @@ from .errors import SetupError
 from .hosts import Host, ModelSource, build_model, isolated_rng, read_model_config
 from .hosts.checkpoints import STUDENT_PREFIX
 from .losses.base import DistillationLoss, Losses
+from .losses.build import build_losses
 from .nonfinite import SkippedCounter, StepGuard
 from .pair import check_classes, check_pair
 from .registry import MODELS
-from .teachers import Teacher, teacher_from
+from .teachers import Teacher, build_teachers
 from .views import Batch, View, view_class
 
-STUDENT, TEACHER = 'student', 'teacher'
+STUDENT = 'student'
 
 
 @MODELS.register_module()
@@ -69,7 +70,7 @@ class Distiller(BaseModel):
         model: Host = build_model(student_config)
         super().__init__(data_preprocessor=model.data_preprocessor, init_cfg=init_cfg)
         self.student: Host = model
-        self.teachers = _build_teachers(teacher, teachers)
+        self.teachers = build_teachers(teacher, teachers)
         self._view = view_class(model)
         self._classes_checked = False
         self.losses: Losses
@@ -253,56 +254,6 @@ class Distiller(BaseModel):
             if teacher.same_classes:
                 check_classes(meta.get('classes'), teacher.classes, teacher.source)
         self._classes_checked = True
-
-
-def _build_teachers(
-    teacher: Mapping[str, Any] | Teacher | None,
-    teachers: Mapping[str, Mapping[str, Any] | Teacher] | None,
-) -> dict[str, Teacher]:
-    if (teacher is None) == (not teachers):
-        raise SetupError(
-            'A distiller has one `teacher=dict(config=..., checkpoint=...)`, or several as '
-            '`teachers=dict(NAME=dict(...))`; found ' + ('neither.' if teacher is None else 'both.')
-        )
-    named = {TEACHER: teacher} if teacher is not None else dict(teachers or {})
-    return {name: teacher_from(each, name) for name, each in named.items() if each is not None}
-
-
-def build_losses(configs: Mapping[str, Mapping[str, Any]], teachers: list[str]) -> Losses:
-    """Build the losses by name; each knows afterwards who learns and who is looked at.
-
-    Args:
-        configs: see :class:`Distiller`.
-        teachers: names of the teachers.
-
-    Raises:
-        SetupError: no distillation loss, or an unknown student or teacher.
-    """
-    losses = Losses()
-    for name, given in configs.items():
-        config = dict(given)
-        student, teacher = config.pop(STUDENT, STUDENT), config.pop(TEACHER, None)
-        loss = MODELS.build(config)
-        if not isinstance(loss, DistillationLoss):
-            raise SetupError(
-                f'losses.{name} is a {type(loss).__name__}, which is no distillation loss. Use the '
-                "types of kd_dense, such as 'kd_dense.LocalizationDistillation'."
-            )
-        loss.name = name
-        loss.student_name = _one_of(f'losses.{name}.student', student, [STUDENT])
-        loss.teacher_name = _one_of(f'losses.{name}.teacher', teacher, teachers)
-        losses[name] = loss
-    return losses
-
-
-def _one_of(where: str, name: str | None, known: list[str]) -> str:
-    """The name of a student or teacher; where there is only one it need not be said."""
-    if name is None and len(known) == 1:
-        return known[0]
-    if name not in known:
-        found = 'is not said' if name is None else f'is {name!r}'
-        raise SetupError(f'{where} {found}; choose one of {", ".join(map(repr, known))}.')
-    return name
 
 
 def _accept_plain_student(distiller: Distiller, state: dict[str, Tensor], prefix: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from .commands import command_used
 from .errors import SetupError
 from .hosts import DISTILLER_TYPES, ModelSource, read_model_config
 from .hosts.configs import teachers_of
@@ -56,6 +56,14 @@ def versions() -> dict[str, str]:
     if torch.cuda.is_available():
         found['GPU'] = torch.cuda.get_device_name()
     return found
+
+
+def command_used() -> str:
+    """The command that this process runs, to be written down and run again."""
+    program, *arguments = sys.orig_argv[1:] or ['']
+    if Path(program).name == 'kd-dense':
+        return shlex.join(['kd-dense', *arguments])
+    return shlex.join(['python', program, *arguments])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Train as a command line says: what tools/train.py and tools/distill.py share."""
+"""Train as a command line says: what ``kd-dense train`` and ``kd-dense distill`` share."""
 
 from __future__ import annotations
 

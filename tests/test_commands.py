@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kd_dense import commands
-from kd_dense.commands import COMMANDS, command_to, command_used
+from kd_dense.commands import COMMANDS, command_to
+from kd_dense.record import command_used
 from kd_dense.version import __version__
 
 ROOT = Path(__file__).parents[1]

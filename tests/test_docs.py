@@ -1,8 +1,8 @@
 """README and docs hold: their commands are accepted, their links resolve, their code runs."""
 
-import importlib.util
 import re
 import shlex
+import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from inspect import signature
@@ -13,14 +13,20 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from kd_dense import MODELS, FeatureImitation
+from kd_dense import MODELS, FeatureImitation, commands
 from kd_dense.hosts import build_model, read_config_file, read_model_config
 from kd_dense.hosts.configs import plain_student
+from kd_dense.launch import override
 from tests.models import gfl
 from tests.test_compose import ten, whole
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [
+    ROOT / 'README.md',
+    *(ROOT / name for name in ('CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md')),
+    *sorted((ROOT / 'docs').glob('*.md')),
+    *sorted((ROOT / 'configs').rglob('*.md')),
+]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 # what a command writes or its user brings; all else that it names has to be there
 PLACEHOLDERS = ('my_', 'work_dirs/', 'CONFIG', 'STUDENT', 'TEACHER')
@@ -40,7 +46,7 @@ def blocks(page: Path, *languages: str) -> list[str]:
     return [code for language, code in fences if language in languages]
 
 
-def commands(page: Path) -> list[list[str]]:
+def commands_of(page: Path) -> list[list[str]]:
     """The commands of a page's shell code, and of what it shows after a prompt, as words."""
     lines = [line for code in blocks(page, 'bash') for line in joined(code)]
     lines += [line for code in blocks(page, '') for line in joined(code) if line.startswith('$ ')]
@@ -49,7 +55,7 @@ def commands(page: Path) -> list[list[str]]:
         words = shlex.split(line.removeprefix('$ ').replace('$seed', '0'), comments=True)
         while words and re.fullmatch(r'\w+=\S*', words[0]):  # of the environment
             words.pop(0)
-        if words and words[0] not in ('for', 'done', 'export'):
+        if words and words[0] not in ('for', 'done', 'export', 'source'):
             found.append(words[: words.index('>')] if '>' in words else words)
     return found
 
@@ -59,31 +65,29 @@ def joined(code: str) -> list[str]:
 
 
 COMMANDS = [(name, words) for name, page in zip(NAMES, PAGES, strict=True)
-            for words in commands(page)]  # fmt: skip
+            for words in commands_of(page)]  # fmt: skip
 
 
 class ParsedError(Exception):
     """Carries what a tool's parser made of its arguments."""
 
 
-def load(tool: str):
-    spec = importlib.util.spec_from_file_location(f'docs_{Path(tool).stem}', ROOT / tool)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def call(command: str, arguments: list[str], monkeypatch) -> None:
+    """Run a command of ours in this process."""
+    monkeypatch.setattr(sys, 'argv', ['kd-dense', command, *arguments])
+    commands.main()
 
 
-def parse(tool: str, arguments: list[str], monkeypatch) -> tuple[ArgumentParser, Namespace]:
-    """What the parser of a tool of ours makes of arguments, without running the tool."""
+def parse(command: str, arguments: list[str], monkeypatch) -> tuple[ArgumentParser, Namespace]:
+    """What the parser of a command of ours makes of arguments, without running the command."""
     original = ArgumentParser.parse_args
 
     def stop(parser, *given):
         raise ParsedError(parser, original(parser, *given))
 
     monkeypatch.setattr(ArgumentParser, 'parse_args', stop)
-    monkeypatch.setattr(sys, 'argv', [tool, *arguments])
     with pytest.raises(ParsedError) as parsed:
-        load(tool).main()
+        call(command, arguments, monkeypatch)
     return parsed.value.args
 
 
@@ -99,11 +103,14 @@ def assert_options(config: Config, options: dict) -> None:
     for key in options:
         first, *rest = key.split('.')
         assert first in config or first in signature(Runner).parameters, key
-        if rest and first in config:
-            place = config[first]
+        if first == 'model':
+            place = config.model
             for part in rest[:-1]:
                 place = place[int(part) if isinstance(place, list) else part]
-            assert first != 'model' or rest[-1] in place, key
+            ours = str(place.get('type')).startswith('kd_dense.')
+            known = signature(MODELS.get(place.type)).parameters if ours else place
+            assert rest[-1] in known, key
+    override(config, options)
 
 
 def test_the_pages_have_commands():
@@ -119,15 +126,20 @@ def test_the_pages_have_commands():
 )
 def test_a_command_is_accepted(page, words, monkeypatch):
     program, *arguments = words
+    if program == 'python' and arguments[0].startswith('tools/'):  # a script is a command
+        script, *arguments = arguments
+        assert (ROOT / script).is_file(), script
+        program, arguments = 'kd-dense', [Path(script).stem.replace('_', '-'), *arguments]
     if program == 'make':
         assert re.search(rf'^{arguments[0]}:', (ROOT / 'Makefile').read_text(), re.MULTILINE)
     elif program.startswith('tools/'):
         assert (ROOT / program).is_file()
-        assert_config(arguments[0])
-    elif program == 'python' and arguments[0].startswith('tools/'):
-        tool, *arguments = arguments
-        assert (ROOT / tool).is_file(), tool
-        _, args = parse(tool, arguments, monkeypatch)
+        config = assert_config(arguments[0])
+        if '--cfg-options' in arguments:
+            options = arguments[arguments.index('--cfg-options') + 1 :]
+            assert_options(config, dict(option.split('=') for option in options))
+    elif program == 'kd-dense':
+        _, args = parse(arguments[0], arguments[1:], monkeypatch)
         sources = [getattr(args, name, None) for name in ('config', 'student', 'teacher')]
         configs = [assert_config(source) for source in sources if source]
         if options := getattr(args, 'cfg_options', None):
@@ -139,28 +151,27 @@ def test_a_command_is_accepted(page, words, monkeypatch):
 
 def test_tools_and_configs_named_in_the_text_are_there():
     for page in PAGES:
-        for path in re.findall(r'`(?:python )?((?:tools|configs)/[\w./]+\w)', page.read_text()):
-            assert (ROOT / path).exists(), f'{page.name}: {path}'
+        for path in re.findall(r'`(?:python )?((?:tools|configs)/[\w./-]+\w)', page.read_text()):
+            assert 'COMMAND' in path or (ROOT / path).exists(), f'{page.name}: {path}'
 
 
-def test_options_in_tables_are_those_of_the_tool(monkeypatch):
-    rows = [
-        (re.match(r'\| `(tools/\w+\.py)`', line).group(1), line)
-        for line in (ROOT / 'README.md').read_text().splitlines()
-        if line.startswith('| `tools/') and '.py`' in line
-    ]
-    for tool in ('distill', 'export', 'report'):
-        text = (ROOT / 'docs' / f'{tool}.md').read_text()
-        rows += [(f'tools/{tool}.py', line) for line in text.splitlines() if line[:5] == '| `--']
+def test_options_in_tables_are_those_of_the_command(monkeypatch):
+    text = (ROOT / 'docs' / 'tools.md').read_text()
+    rows = [(name, line) for name in commands.COMMANDS
+            for line in text.splitlines() if line.startswith(f'| `kd-dense {name}` |')]  # fmt: skip
+    assert [name for name, _ in rows] == list(commands.COMMANDS)
+    for name in ('distill', 'export', 'report'):
+        text = (ROOT / 'docs' / f'{name}.md').read_text()
+        rows += [(name, line) for line in text.splitlines() if line[:5] == '| `--']
     needed = {'distill': ['x', '--teacher', 'x', '--checkpoint', 'x'], 'test': ['x', 'x'],
-              'export': ['x', 'x'], 'benchmark': [], 'make_digits': ['x']}  # fmt: skip
+              'export': ['x', 'x'], 'benchmark': []}  # fmt: skip
     assert len(rows) > 20
-    for tool, row in rows:
+    for name, row in rows:
         with monkeypatch.context() as patch:
-            parser, _ = parse(tool, needed.get(Path(tool).stem, ['x']), patch)
+            parser, _ = parse(name, needed.get(name, ['x']), patch)
         known = parser._option_string_actions
-        for option in re.findall(r'--[a-z][\w-]*', row.split('. [', 1)[0]):
-            assert option in known, f'{tool} has no {option}: {row}'
+        for option in re.findall(r'--[a-z][\w-]*', row):
+            assert option in known, f'{name} has no {option}: {row}'
 
 
 # -- links -------------------------------------------------------------------------------------
@@ -176,7 +187,8 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize('name', NAMES)
 def test_relative_links_resolve(name):
     page = ROOT / name
-    links = re.findall(r'\]\(([^)\s]+)\)', page.read_text())
+    text = page.read_text()
+    links = re.findall(r'\]\(([^)\s]+)\)', text) + re.findall(r'<img src="([^"]+)"', text)
     for link in links:
         if '://' in link:
             continue
@@ -215,7 +227,7 @@ def test_every_loss_in_the_docs_is_built():
 
 def test_the_documented_loss_runs_when_followed_literally(digits_root, tmp_path, monkeypatch):
     loss, config = blocks(ROOT / 'docs' / 'add_a_loss.md', 'python')
-    for name in ('configs', 'tools'):
+    for name in ('configs', 'kd_dense'):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / 'my_loss.py').write_text(loss)
     (tmp_path / 'my_config.py').write_text(config)
@@ -231,8 +243,7 @@ def test_the_documented_loss_runs_when_followed_literally(digits_root, tmp_path,
     text = text.replace('configs/digits/gfl_r18-half_digits.py', 'teacher.py')
     text = text.replace('work_dirs/gfl_r18-half_digits/iter_2000.pth', 'teacher.pth')
     (tmp_path / 'my_config.py').write_text(text)
-    monkeypatch.setattr(sys, 'argv', ['train.py', 'my_config.py', '--work-dir', 'out'])
-    load('tools/train.py').main()
+    call('train', ['my_config.py', '--work-dir', 'out'], monkeypatch)
     assert (tmp_path / 'out' / 'iter_2_student.pth').is_file()
     saved = torch.load('out/iter_2.pth', weights_only=False)['state_dict']
     assert 'losses.cosine.adapters.0.weight' in saved
@@ -240,3 +251,19 @@ def test_the_documented_loss_runs_when_followed_literally(digits_root, tmp_path,
     assert 'cosine' in balance
     plain = plain_student(Config.fromfile('my_config.py'))  # which needs nothing of ours
     assert 'custom_imports' not in plain and plain.model.type == 'GFL'
+
+
+# -- pages -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_pages_and_the_reference_build_without_a_warning(tmp_path):
+    for package in ('sphinx', 'myst_parser', 'furo'):
+        pytest.importorskip(package, reason='needs the extra `docs`')
+    command = [sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html']
+    command += ['-d', str(tmp_path / 'trees'), str(ROOT / 'docs'), str(tmp_path / 'pages')]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    reference = (tmp_path / 'pages' / 'reference.html').read_text()
+    for name in ('kd_dense.Distiller', 'kd_dense.losses.LocalizationDistillation'):
+        assert f'id="{name}"' in reference

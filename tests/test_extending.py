@@ -85,13 +85,26 @@ def test_what_a_teacher_keeps_is_saved_and_loaded_and_out_of_reach_of_the_optimi
     for seed in range(2):
         model.train_step(raw(seed=seed), wrapper)
     kept = {k for k in model.state_dict() if k.startswith('teacher_modules.teacher.')}
-    assert len(kept) == len(model.student.state_dict())
+    assert len(kept) == len(model.student.state_dict()) + 1
     again, _ = started(average())
     again.load_state_dict(model.state_dict())
     for a, b in zip(
         again.teacher.module.parameters(), model.teacher.module.parameters(), strict=True
     ):
         assert torch.equal(a, b) and not a.requires_grad and a.grad is None
+
+
+def test_the_average_begins_with_the_weights_that_were_loaded(module, registered):
+    module('my_teacher', blocks(DOCS / 'add_a_teacher.md', 'python')[0])
+    model, _ = started(average())
+    torch.manual_seed(5)
+    plain = MODELS.build(gfl())
+    plain.init_weights()
+    model.load_state_dict(plain.state_dict(), strict=False)  # as `load_from` does
+    data = model.data_preprocessor(raw(), True)
+    model(**data, mode='loss')
+    for a, b in zip(model.teacher.module.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_at_weight_zero_such_a_teacher_leaves_the_student_alone(module, registered):

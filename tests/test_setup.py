@@ -277,7 +277,8 @@ def declared() -> dict[str, list[str]]:
 def test_development_tools_have_one_version_everywhere():
     pins = locked()
     dev = dict(requirement.split('==') for requirement in declared()['dev'])
-    assert dev == {name: pins[name] for name in ('pytest', 'ruff', 'pre-commit')}
+    assert {'pytest', 'ruff', 'mypy'} <= set(dev)
+    assert dev == {name: pins[name] for name in dev}
     hooks = (ROOT / '.pre-commit-config.yaml').read_text()
     assert re.findall(r'rev: v(\S+)', hooks) == [pins['ruff']]
 
@@ -308,6 +309,11 @@ def test_setup_does_not_import_torch():
     assert result.returncode == 0, result.stderr
     version = re.search("'(.+)'", (ROOT / 'kd_dense' / 'version.py').read_text()).group(1)
     assert result.stdout.strip() == version
+
+
+def test_the_citation_names_this_version():
+    version = re.search("'(.+)'", (ROOT / 'kd_dense' / 'version.py').read_text()).group(1)
+    assert f'\nversion: {version}\n' in (ROOT / 'CITATION.cff').read_text()
 
 
 def test_make_help_names_every_target():

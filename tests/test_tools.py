@@ -103,9 +103,7 @@ def test_training_without_the_teachers_checkpoint_says_how_to_get_it(tmp_path, d
         'train.py', 'configs/digits/ld_gfl_r18-quarter_digits.py', '--work-dir', tmp_path,
         '--cfg-options', 'model.teacher.checkpoint=nowhere.pth', DIGITS_ROOT=str(digits_root),
     )  # fmt: skip
-    assert_one_sentence(
-        done, 'nowhere.pth', 'python tools/train.py configs/digits/gfl_r18-half_digits.py'
-    )
+    assert_one_sentence(done, 'nowhere.pth', 'kd-dense train configs/digits/gfl_r18-half_digits.py')
 
 
 def test_a_config_that_is_not_there_is_named(tmp_path):

@@ -63,7 +63,7 @@ duration() {
   if [ "$1" -lt 60 ]; then echo "$1 s"; else echo "$(($1 / 60)) min $(($1 % 60)) s"; fi
 }
 
-# ---- checks: one sentence each, before anything is written ------------------------------------------------------------
+# ---- checks: one sentence each, before anything is written -----------------------------------------------------------
 
 python_version() {
   "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true
@@ -131,7 +131,7 @@ check_disk() {
     fail "about $need GB of free disk space is needed (.venv and pip's downloads), but $PWD has $have GB: free some, or set KD_DENSE_MIN_DISK_GB to a smaller number to try all the same."
 }
 
-# ---- the stamp: what .venv was installed from ---------------------------------------------------------------------------
+# ---- the stamp: what .venv was installed from ------------------------------------------------------------------------
 
 # The folder is part of it, because the editable install points there: a moved folder is installed anew, in seconds.
 fingerprint() {
@@ -143,7 +143,7 @@ up_to_date() {
   [ -z "${PYTHON:-}" ] || [ "$(python_version "$PYTHON")" = "$(python_version "$py")" ]
 }
 
-# ---- running pip --------------------------------------------------------------------------------------------------------
+# ---- running pip -----------------------------------------------------------------------------------------------------
 
 # Temporary files stay inside .venv: a small /tmp cannot fill up, and the heartbeat can see what is being built.
 pip() {
@@ -207,7 +207,7 @@ short_progress() {
   echo 'still working'
 }
 
-# ---- the four stages ------------------------------------------------------------------------------------------------------
+# ---- the four stages -------------------------------------------------------------------------------------------------
 
 make_environment() {
   stage '1/4 environment' "making .venv with its build tools, a few seconds"

@@ -8,10 +8,11 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from ..distiller import STUDENT, Distiller, build_losses
+from ..distiller import STUDENT, Distiller
 from ..hosts import build_model, isolated_rng, read_model_config
 from ..hosts.configs import teachers_of
 from ..losses.base import DistillationLoss
+from ..losses.build import build_losses
 from ..registry import MODELS
 from ..teachers import Teacher, teacher_from
 from ..views import HostInfo, host_info

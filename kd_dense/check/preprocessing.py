@@ -6,10 +6,8 @@ import ast
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mmengine.model import ImgDataPreprocessor
-
 from ..distiller import STUDENT
-from ..teachers.renormalize import Renormalize, statistics
+from ..teachers.renormalize import Preprocessing, Renormalize, preprocessing_of
 from .built import Built
 from .report import WARNING, Section
 from .weights import Checkpoints
@@ -50,34 +48,37 @@ def examine_preprocessing(built: Built, read: Checkpoints, section: Section) -> 
     """
     section.columns = (STUDENT, *(name for name in built.teachers if name in built.models))
     found = {
-        role: model.data_preprocessor
+        role: preprocessing
         for role, model in built.models.items()
-        if isinstance(model.data_preprocessor, ImgDataPreprocessor)
+        if (preprocessing := preprocessing_of(model.data_preprocessor)) is not None
     }
-    rows = {role: _rows(preprocessor) for role, preprocessor in found.items()}
+    rows = {role: _rows(preprocessing) for role, preprocessing in found.items()}
     for item in ('mean', 'std', 'channels', 'padding'):
         section.tell(item, *(rows.get(role, {}).get(item, '') for role in section.columns))
     if built.student is not None:
         for name in section.columns[1:]:
             with section.collect_errors(built.item('together', name)):
                 _together(built, name, section)
-    for role, preprocessor in found.items():
-        _suspicions(role, seen_by(preprocessor), read.get(role), section)
+    for role, preprocessing in found.items():
+        _suspicions(role, seen_by(preprocessing), read.get(role), section)
 
 
-def seen_by(preprocessor: ImgDataPreprocessor) -> Statistics:
+def seen_by(preprocessing: Preprocessing) -> Statistics:
     """What a preprocessor does; mmcv reads images with blue first."""
-    mean, std = (tuple(round(v, 4) for v in values.tolist()) for values in statistics(preprocessor))
-    return Statistics(mean, std, bool(preprocessor._channel_conversion))
+    mean, std = (
+        tuple(round(v, 4) for v in values.tolist())
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    return Statistics(mean, std, preprocessing.swaps_channels)
 
 
-def _rows(preprocessor: ImgDataPreprocessor) -> dict[str, str]:
-    seen = seen_by(preprocessor)
+def _rows(preprocessing: Preprocessing) -> dict[str, str]:
+    seen = seen_by(preprocessing)
     return dict(
         mean=_numbers(seen.mean),
         std=_numbers(seen.std),
         channels=seen.channels,
-        padding=f'to a multiple of {preprocessor.pad_size_divisor}',
+        padding=f'to a multiple of {preprocessing.pad_divisor}',
     )
 
 

@@ -182,7 +182,7 @@ class Report:
 
     def as_lines(self, width: int = 100) -> str:
         """For a log: one line for each section, and what is not right."""
-        lines = [f'Check of {self.subject} (`tools/check.py` looks closer, `--no-check` skips it)']
+        lines = [f'Check of {self.subject} (`kd-dense check` looks closer, `--no-check` skips it)']
         rows = [(_marked(each.mark), each.title, each.summary) for each in self.sections]
         for section, text in zip(self.sections, text_table(rows), strict=True):
             lines.append(f'  {text}')

@@ -74,7 +74,7 @@ def _tell(found: dict[str, tuple[str, float]], images: int, section: Section) ->
             mark=WARNING if slightly else WRONG,
             problem=problem,
             way_out='Look at its checkpoint, classes and preprocessing above; evaluate it by '
-            '`python tools/test.py CONFIG_OF_THE_TEACHER CHECKPOINT`, and look at the size of '
+            '`kd-dense test CONFIG_OF_THE_TEACHER CHECKPOINT`, and look at the size of '
             'images that it was trained on.',
             value=value,
         )

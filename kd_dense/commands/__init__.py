@@ -55,14 +55,6 @@ def usage() -> str:
     )
 
 
-def command_used() -> str:
-    """The command that this process runs, to be written down and run again."""
-    program, *arguments = sys.orig_argv[1:] or ['']
-    if Path(program).name == 'kd-dense':
-        return shlex.join(['kd-dense', *arguments])
-    return shlex.join(['python', program, *arguments])
-
-
 def command_to(name: str, *arguments: object) -> str:
     """A command of ours, written the way this process was called: by ``kd-dense`` or a script."""
     script = Path(sys.argv[0])

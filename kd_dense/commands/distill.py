@@ -1,4 +1,4 @@
-"""Distil any student from any teacher, in one command.
+r"""Distil any student from any teacher, in one command.
 
 kd-dense distill mmdet::gfl/gfl_r50_fpn_1x_coco.py \
     --teacher mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py --checkpoint gfl_r101.pth

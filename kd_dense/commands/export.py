@@ -12,7 +12,7 @@ from mmengine.config import DictAction
 from ..export import read_plain, write_plain
 from ..export.onnx import predict_onnx
 from ..launch import command_line, read_config
-from . import command_used
+from ..record import command_used
 
 
 def parse_args() -> argparse.Namespace:

@@ -9,13 +9,12 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from ..launch import command_line
-from ..record import versions
+from ..record import command_used, versions
 from ..report import ROLES, read_runs
 from ..report.evidence import gather
 from ..report.figures import write_sheet
 from ..report.page import render
 from ..report.progress import write_curves
-from . import command_used
 
 
 def parse_args() -> argparse.Namespace:

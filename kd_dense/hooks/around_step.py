@@ -17,7 +17,7 @@ class AroundStepHook(Hook):
     """Guard each step of the optimizer, and let the teachers do what they do behind it.
 
     Steps whose gradients are not finite are left out (:class:`~kd_dense.nonfinite.StepGuard`).
-    ``tools/train.py`` adds this hook to each distillation. Without it a training in several
+    ``kd-dense train`` adds this hook to each distillation. Without it a training in several
     processes is not guarded, and teachers that change stand still: data-parallel wrappers take the
     step without asking the distiller.
     """

@@ -124,7 +124,7 @@ def _mirror(source: Path) -> None:
     if target.is_file() and target.stat().st_mtime_ns == time:
         return
     # mapped into memory, so that the optimizer's part is never read
-    checkpoint = torch.load(source, map_location='cpu', mmap=True, weights_only=False)
+    checkpoint = torch.load(str(source), map_location='cpu', mmap=True, weights_only=False)
     part = target.with_name(f'.{target.name}.part')
     torch.save(student_checkpoint(checkpoint), part)
     os.utime(part, ns=(time, time))  # how a later call knows that it is up to date

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def masked_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of ||s - t||^2 over the positions of a mask, and their number.
+    """Sum of ``||s - t||^2`` over the positions of a mask, and their number.
 
     Args:
         student: features, (N, C, H, W).
@@ -39,7 +39,7 @@ def masked_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tupl
 
 
 def masked_absolute_error(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of |s - t| over channels and the positions of a mask, and their number.
+    """Sum of ``|s - t|`` over channels and the positions of a mask, and their number.
 
     Arguments, results and errors as in :func:`masked_squared_error`.
     """

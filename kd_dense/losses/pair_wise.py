@@ -59,10 +59,10 @@ def affinity(nodes: Tensor, constant_norm: bool = False) -> Tensor:
 class PairWise(DistillationLoss):
     """The affinities between all pairs of nodes of a feature map are the teacher's.
 
-    a_ij = f_i . f_j / (|f_i| |f_j|); weight * sum over images and pairs of (a_ij^s - a_ij^t)^2 /
-    number of pairs, global over ranks. Nodes are max-pooled patches; those without a valid pixel
-    do not count. Channels need not agree, and a teacher's map of another size is brought to the
-    student's.
+    ``a_ij = f_i . f_j / (|f_i| |f_j|)``; weight * sum over images and pairs of
+    ``(a_ij^s - a_ij^t)^2`` / number of pairs, global over ranks. Nodes are max-pooled patches;
+    those without a valid pixel do not count. Channels need not agree, and a teacher's map of
+    another size is brought to the student's.
 
     Sources: [1] Liu et al., "Structured Knowledge Distillation for Semantic Segmentation", CVPR
     2019, arXiv 1903.04197, equation 3, lambda_1 = 10 (0.5 in its script).

@@ -156,7 +156,7 @@ def _read_run(folder: Path, name: str, options: dict | None) -> Run:
     if not (own or dumped):
         raise SetupError(
             f'{folder} holds no training: neither a config (*.py) nor */vis_data/config.py is '
-            'there. Name work directories that tools/train.py wrote.'
+            'there. Name work directories that `kd-dense train` wrote.'
         )
     config = Config.fromfile(dumped[-1] if dumped else own[-1])
     if options:

@@ -29,6 +29,28 @@ def teacher_from(config: Mapping[str, Any] | Teacher, name: str = 'teacher') -> 
     return teacher
 
 
+def build_teachers(
+    teacher: Mapping[str, Any] | Teacher | None,
+    teachers: Mapping[str, Mapping[str, Any] | Teacher] | None,
+) -> dict[str, Teacher]:
+    """Build the teachers of a distiller by name.
+
+    Args:
+        teacher: of one, who is called ``'teacher'``.
+        teachers: of several by name, in its place.
+
+    Raises:
+        SetupError: neither or both are given, or one cannot be built.
+    """
+    if (teacher is None) == (not teachers):
+        raise SetupError(
+            'A distiller has one `teacher=dict(config=..., checkpoint=...)`, or several as '
+            '`teachers=dict(NAME=dict(...))`; found ' + ('neither.' if teacher is None else 'both.')
+        )
+    named = {'teacher': teacher} if teacher is not None else dict(teachers or {})
+    return {name: teacher_from(each, name) for name, each in named.items() if each is not None}
+
+
 def _built(config: dict[str, Any], name: str) -> Teacher:
     kind = config.pop('type', FROZEN)
     kind = TEACHERS.get(kind) if isinstance(kind, str) else kind
@@ -53,4 +75,4 @@ def _listed(names: list[str]) -> str:
     return ' and '.join(f'`{name}`' for name in names) or 'nothing it must have'
 
 
-__all__ = ['FROZEN', 'FrozenTeacher', 'Teacher', 'teacher_from']
+__all__ = ['FROZEN', 'FrozenTeacher', 'Teacher', 'build_teachers', 'teacher_from']

@@ -133,7 +133,7 @@ class FrozenTeacher(Teacher):
         if self.checkpoint is None:
             return None
         ours = isinstance(self.config, str) and '::' not in self.config
-        command = f'python tools/train.py {self.config}'
+        command = f'kd-dense train {self.config}'
         advice = f'Train the teacher first: {command}' if ours else ''
         return read_checkpoint(self.checkpoint, 'teacher', advice)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
@@ -11,12 +13,41 @@ from ..hosts import Host
 from ..views import Batch
 
 
-def statistics(preprocessor: ImgDataPreprocessor) -> tuple[Tensor, Tensor]:
-    """Mean and std of a preprocessor in its own channel order, two (3,) tensors."""
-    if not preprocessor._enable_normalize:
-        return torch.zeros(3), torch.ones(3)
-    mean = preprocessor.mean.detach().cpu().float().reshape(-1).expand(3)
-    return mean, preprocessor.std.detach().cpu().float().reshape(-1).expand(3)
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a data preprocessor does to images.
+
+    Attributes:
+        mean: in its own channel order, (3,); 0 where it does not normalise.
+        std: the same, 1 where it does not normalise.
+        swaps_channels: whether it reverses the order of the channels.
+        pad_value: what it pads normalised images with.
+        pad_divisor: what it pads height and width to a multiple of.
+    """
+
+    mean: Tensor
+    std: Tensor
+    swaps_channels: bool
+    pad_value: float
+    pad_divisor: int
+
+
+def preprocessing_of(preprocessor: Host) -> Preprocessing | None:
+    """Read what a preprocessor does; return None for an unknown kind."""
+    if isinstance(preprocessor, ImgDataPreprocessor):
+        names = ('_channel_conversion', 'pad_value', 'pad_size_divisor')
+    elif hasattr(preprocessor, 'seg_pad_val'):  # mmsegmentation 1.2's, a kind of its own
+        names = ('channel_conversion', 'pad_val', 'size_divisor')
+    else:
+        return None
+    swaps, value, divisor = (getattr(preprocessor, name) for name in names)
+    mean, std = torch.zeros(3), torch.ones(3)
+    if preprocessor._enable_normalize:
+        mean, std = (
+            values.detach().cpu().float().reshape(-1).expand(3)
+            for values in (preprocessor.mean, preprocessor.std)
+        )
+    return Preprocessing(mean, std, bool(swaps), float(value), divisor or 1)
 
 
 class Renormalize(nn.Module):
@@ -36,23 +67,22 @@ class Renormalize(nn.Module):
 
     def __init__(self, student: Host, teacher: Host) -> None:
         super().__init__()
-        _check_reconcilable(student, teacher)
-        mean_s, std_s = statistics(student)
-        mean_t, std_t = statistics(teacher)
+        ours, theirs = _reconcilable(student, teacher)
         self.scale: Tensor
         self.shift: Tensor
-        self.swap = student._channel_conversion != teacher._channel_conversion
+        self.swap = ours.swaps_channels != theirs.swaps_channels
         order = [2, 1, 0] if self.swap else [0, 1, 2]
-        mean_s, std_s = mean_s[order], std_s[order]
+        mean_s, std_s = ours.mean[order], ours.std[order]
+        mean_t, std_t = theirs.mean, theirs.std
         self.register_buffer('scale', (std_s / std_t).view(1, 3, 1, 1), persistent=False)
         self.register_buffer(
             'shift', ((mean_s - mean_t) / std_t).view(1, 3, 1, 1), persistent=False
         )
-        self.pad_value = float(teacher.pad_value)
+        self.pad_value = theirs.pad_value
         self.identical = (
             not self.swap
             and bool((mean_s == mean_t).all() and (std_s == std_t).all())
-            and float(student.pad_value) == self.pad_value
+            and ours.pad_value == self.pad_value
         )
 
     def forward(self, batch: Batch) -> Tensor:
@@ -65,17 +95,22 @@ class Renormalize(nn.Module):
         return images.masked_fill(~inside[:, None], self.pad_value)
 
 
-def _check_reconcilable(student: Host, teacher: Host) -> None:
+def _reconcilable(student: Host, teacher: Host) -> tuple[Preprocessing, Preprocessing]:
+    found = []
     for role, preprocessor in (('student', student), ('teacher', teacher)):
-        if not isinstance(preprocessor, ImgDataPreprocessor):
+        preprocessing = preprocessing_of(preprocessor)
+        if preprocessing is None:
             raise SetupError(
                 f"The {role}'s data preprocessor is a {type(preprocessor).__name__}, whose mean, "
                 'std and channel order are unknown. Give the model a DetDataPreprocessor or '
-                'SegDataPreprocessor.'
+                'SegDataPreProcessor.'
             )
-    if student.pad_size_divisor % teacher.pad_size_divisor:
+        found.append(preprocessing)
+    ours, theirs = found
+    if ours.pad_divisor % theirs.pad_divisor:
         raise SetupError(
-            f'The teacher needs images padded to a multiple of {teacher.pad_size_divisor} pixels, '
-            f'the student pads to {student.pad_size_divisor}. Set '
-            f'`model.student.data_preprocessor.pad_size_divisor={teacher.pad_size_divisor}`.'
+            f'The teacher needs images padded to a multiple of {theirs.pad_divisor} pixels, '
+            f'the student pads to {ours.pad_divisor}. Set '
+            f'`model.student.data_preprocessor.pad_size_divisor={theirs.pad_divisor}`.'
         )
+    return ours, theirs

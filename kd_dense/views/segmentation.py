@@ -108,7 +108,8 @@ class SegmentationView(View):
 
     def outputs(self) -> list[Tensor]:
         """Features of all stages and logits of all heads."""
-        return [*self.features, self.seg_logits, *self.aux_logits]
+        decoded = as_levels(self._decoded)  # some heads return more than a map
+        return [*self.features, *decoded, *self.aux_logits]
 
     def stage(self, name: int | str) -> Tensor:
         """The map of one stage, (N, C, h, w).

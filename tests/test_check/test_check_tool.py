@@ -25,9 +25,11 @@ def test_a_healthy_pair_passes_with_time_and_memory(config, tmp_path):
         'Models', 'Weights', 'Classes', 'Preprocessing', 'Pair',
         'One batch of the training set', 'Losses on this batch', 'Cost of a step',
     ]  # fmt: skip
-    cost = told['sections'][-1]['lines']
-    assert all(line['data']['seconds'] > 0 for line in cost)
-    assert all(line['data']['mib'] > 100 for line in cost[:2])
+    alone, taught, *parts = told['sections'][-1]['lines']
+    for line in (alone, taught):
+        assert line['data']['seconds'] > 0 and line['data']['mib'] > 100
+    assert {line['item'].split()[-1] for line in parts} >= {'student', 'teacher', 'losses'}
+    assert all(line['data']['seconds'] > 0 for line in parts)
     assert snapshot(tmp_path) == before
 
 

@@ -32,7 +32,7 @@ def test_the_training_is_the_same_to_the_bit(kind, request):
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
     lines = report.as_lines().splitlines()
     assert len(lines) == 5
-    assert lines[0].startswith('Check of a.py (`tools/check.py` looks closer')
+    assert lines[0].startswith('Check of a.py (`kd-dense check` looks closer')
 
 
 def test_all_that_is_wrong_is_refused_at_once(detection, tmp_path):

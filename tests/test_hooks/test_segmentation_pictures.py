@@ -154,7 +154,6 @@ def test_verdicts_are_on_what_the_discriminator_sees_in_training(segmenting):
     batch = Batch(*model.data_preprocessor(data, True).values())
     assert batch.images.shape[-2:] == (96, 96)
     student = SegmentationView(model.student, batch)
-    game.limit = None
     with torch.no_grad():
         shown = game.show(student, model.teacher.view(batch, student))
         ours, theirs = (game.discriminator(x, shown.images) for x in shown[:2])

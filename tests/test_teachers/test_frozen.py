@@ -224,7 +224,7 @@ def test_a_missing_checkpoint_is_named_before_anything_runs():
 def test_a_missing_checkpoint_names_the_command_that_makes_it(tmp_path):
     path = tmp_path / 'teacher.py'
     path.write_text(f'model = {gfl()}')
-    with pytest.raises(FileNotFoundError, match=rf'python tools/train\.py {path}'):
+    with pytest.raises(FileNotFoundError, match=rf'kd-dense train {path}'):
         FrozenTeacher(str(path), 'gone.pth').load(build(gfl()))
 
 

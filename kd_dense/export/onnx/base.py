@@ -7,6 +7,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...teachers.renormalize import preprocessing_of
+
 
 class Graph(nn.Module):
     """A model behind its preprocessing: images of any size are padded as the model wants them.
@@ -51,14 +53,14 @@ class Graph(nn.Module):
             images = (images - preprocessor.mean) / preprocessor.std
         if self.divisor > 1:
             below, right = ((-s) % self.divisor for s in images.shape[-2:])
-            images = F.pad(images, (0, right, 0, below), value=float(preprocessor.pad_value))
+            value = preprocessing_of(preprocessor).pad_value
+            images = F.pad(images, (0, right, 0, below), value=value)
         return self.predict(images, size)
 
 
 def channel_order(model: nn.Module) -> str:
     """The order of channels that a model is fed with; its images are read as BGR."""
-    preprocessor = model.data_preprocessor
-    return 'RGB' if preprocessor._channel_conversion else 'BGR'
+    return 'RGB' if preprocessing_of(model.data_preprocessor).swaps_channels else 'BGR'
 
 
 def pad_divisor(model: nn.Module) -> int:

@@ -17,7 +17,7 @@ from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from ...errors import SetupError
-from ...teachers.renormalize import statistics
+from ...teachers.renormalize import preprocessing_of
 from ..plain import Plain, test_pipeline
 from .base import Graph, channel_order
 from .graphs import SegmentationGraph, graph_of
@@ -132,7 +132,7 @@ def write_onnx(plain: Plain, path: Path, example: Tensor, normalize: bool = True
 
 def facts(plain: Plain, graph: Graph) -> dict[str, Any]:
     """What the user of a graph has to know; each is written as JSON into its metadata."""
-    mean, std = (each.tolist() for each in statistics(plain.model.data_preprocessor))
+    preprocessing = preprocessing_of(plain.model.data_preprocessor)
     order = channel_order(plain.model)
     images = 'RGB images from 0 to 255' if graph.normalize else f'normalised {order} images'
     known = dict(
@@ -140,8 +140,8 @@ def facts(plain: Plain, graph: Graph) -> dict[str, Any]:
         takes=f'{images} in float32, (batch, 3, height, width), of any size',
         normalization='inside' if graph.normalize else 'outside',
         channel_order=order,
-        mean=mean,
-        std=std,
+        mean=preprocessing.mean.tolist(),
+        std=preprocessing.std.tolist(),
         pad_divisor=graph.divisor,
         resize=test_resize(plain),
         classes=list(plain.dataset_meta['classes']),

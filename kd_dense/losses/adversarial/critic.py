@@ -101,7 +101,7 @@ class Discriminator(nn.Module):
 def gradient_penalty(
     critic: Callable[[Tensor], Tensor], student: Tensor, teacher: Tensor, share: Tensor
 ) -> Tensor:
-    """(|grad D(x)| - 1)^2 of each image, at x = share * teacher + (1 - share) * student [2].
+    """``(|grad D(x)| - 1)^2`` of each image, x = share * teacher + (1 - share) * student [2].
 
     Args:
         critic: D, from (N, ...) to (N,), each image for itself.

@@ -48,9 +48,9 @@ class Holistic(DistillationLoss):
     """Adversarial: the student's class scores shall score with the discriminator as the teacher's.
 
     For the student: weight * -E[D(S)]. For the discriminator D, in the same step and after the
-    student: E[D(S)] - E[D(T)] + penalty * E[(|grad D(x)| - 1)^2], x between S and T. S and T are
-    softmax scores, set to 0 where a pixel is ignored or padding; D sees the image too. E is the
-    mean over the images of all ranks.
+    student: ``E[D(S)] - E[D(T)] + penalty * E[(|grad D(x)| - 1)^2]``, x between S and T. S and T
+    are softmax scores, set to 0 where a pixel is ignored or padding; D sees the image too. E is
+    the mean over the images of all ranks.
 
     The discriminator has its own optimizer and schedule:
     :class:`~kd_dense.losses.adversarial.AdversarialOptimWrapperConstructor`.

@@ -1,0 +1,47 @@
+"""Build the losses of a distiller from its config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import SetupError
+from ..registry import MODELS
+from .base import DistillationLoss, Losses
+
+
+def build_losses(configs: Mapping[str, Mapping[str, Any]], teachers: list[str]) -> Losses:
+    """Build losses by name; each knows afterwards who learns and who is looked at.
+
+    Args:
+        configs: of the losses by name.
+        teachers: names of the teachers.
+
+    Raises:
+        SetupError: one is no distillation loss, or names somebody who is not there.
+    """
+    losses = Losses()
+    for name, given in configs.items():
+        config = dict(given)
+        student, teacher = config.pop('student', 'student'), config.pop('teacher', None)
+        loss = MODELS.build(config)
+        if not isinstance(loss, DistillationLoss):
+            raise SetupError(
+                f'losses.{name} is a {type(loss).__name__}, which is no distillation loss. Use the '
+                "types of kd_dense, such as 'kd_dense.LocalizationDistillation'."
+            )
+        loss.name = name
+        loss.student_name = _one_of(f'losses.{name}.student', student, ['student'])
+        loss.teacher_name = _one_of(f'losses.{name}.teacher', teacher, teachers)
+        losses[name] = loss
+    return losses
+
+
+def _one_of(where: str, name: str | None, known: list[str]) -> str:
+    """The name of a student or teacher; where there is only one it need not be said."""
+    if name is None and len(known) == 1:
+        return known[0]
+    if name not in known:
+        found = 'is not said' if name is None else f'is {name!r}'
+        raise SetupError(f'{where} {found}; choose one of {", ".join(map(repr, known))}.')
+    return name
