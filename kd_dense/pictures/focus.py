@@ -24,7 +24,7 @@ from .samples import PackedSample
 
 DRAWN = {'main': main_region, 'vlr': valuable_localization_region}
 TITLES = {'main': 'main region', 'vlr': 'valuable localization region'}
-COLOURS = {'main': '#1a9e3f', 'vlr': '#f28500'}
+DOT_COLOURS = {'main': '#1a9e3f', 'vlr': '#f28500'}
 DOT_SHARE = 0.4  # of a level's stride
 
 
@@ -53,7 +53,7 @@ def look(student: nn.Module, images: Sequence[PackedSample]) -> dict[str, list[D
         for name in names:
             levels = view.positions(DRAWN[name](view, view))
             chosen = torch.cat([level[0].flatten() for level in levels]).cpu().numpy()
-            dots[name].append(Dots(centres[chosen], strides[chosen] * DOT_SHARE, COLOURS[name]))
+            dots[name].append(Dots(centres[chosen], strides[chosen] * DOT_SHARE, DOT_COLOURS[name]))
     return dots
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from ..distiller import Distiller
 from .draw import Classes, HeatMap, Style
-from .focus import COLOURS, TITLES, look, verdicts
+from .focus import DOT_COLOURS, TITLES, look, verdicts
 from .samples import (
     Objects,
     PackedSample,
@@ -93,7 +93,7 @@ class Gallery:
             [box, *(dots[name][index] for name in reversed(dots))]
             for index, box in enumerate(boxes)
         ]
-        meanings = {TITLES[name]: COLOURS[name] for name in dots}
+        meanings = {TITLES[name]: DOT_COLOURS[name] for name in dots}
         return [Column('where distillation looks', '', overlays, meanings=meanings)]
 
     def _verdicts(self, distiller: Distiller) -> list[Column]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..logs import curve, is_training
-from ..pictures.curves import Curve, Panel, as_svg, draw_curves
+from ..pictures.curves import Chart, Curve, as_svg, draw_curves
 from .numbers import known_metrics
 from .runs import DISTILLED, Run
 
@@ -64,18 +64,18 @@ def write_curves(path: Path, runs: Sequence[Run]) -> bool:
 
 def _panel(
     runs: Sequence[Run], key: str, title: str, scale: float = 1, from_zero: bool = False
-) -> Panel:
+) -> Chart:
     curves = []
     for run in runs:
         steps, values = curve(run.lines, key)
         curves.append(Curve(run.name, run.colour, steps, [value * scale for value in values]))
-    return Panel(title, curves, from_zero)
+    return Chart(title, curves, from_zero)
 
 
-def balance(runs: Sequence[Run], labelled: Sequence[dict]) -> dict[str, Any]:
+def balance(runs: Sequence[Run]) -> dict[str, Any]:
     """How much each loss moved the student in the first steps."""
     found, missing = [], []
-    for run, label in zip(runs, labelled, strict=True):
+    for run in runs:
         if run.role != DISTILLED:
             continue
         if run.balance is None:
@@ -86,7 +86,7 @@ def balance(runs: Sequence[Run], labelled: Sequence[dict]) -> dict[str, Any]:
         named = {"the student's own": run.balance['student'], **run.balance['losses']}
         found.append(
             dict(
-                run=label,
+                run=run,
                 steps=run.balance['steps'],
                 warnings=run.balance['warnings'],
                 rows=[_balance_row(name, row) for name, row in named.items()],

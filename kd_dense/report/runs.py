@@ -20,6 +20,12 @@ from ..record import FILE, read_record
 
 TEACHER, ALONE, DISTILLED, OTHER = ROLES = ('teacher', 'alone', 'distilled', 'other')
 
+ROLE_TEXT = {
+    TEACHER: 'teacher',
+    ALONE: 'student alone',
+    DISTILLED: 'student, distilled',
+    OTHER: 'unrelated',
+}
 COLOURS = {
     TEACHER: ('#5b6472', '#98a1ad', '#3a4250'),
     ALONE: ('#d0801f', '#e3ad6a', '#a55f0c'),
@@ -40,6 +46,7 @@ class Run:
         role: one of :data:`ROLES`.
         why: how the role was recognised, in words.
         colour: on the page and in its pictures.
+        index: of the run on the page.
     """
 
     folder: Path
@@ -49,6 +56,12 @@ class Run:
     role: str = OTHER
     why: str = ''
     colour: str = ''
+    index: int = 0
+
+    @property
+    def role_text(self) -> str:
+        """The role, in words."""
+        return ROLE_TEXT[self.role]
 
     @cached_property
     def lines(self) -> list[dict]:
@@ -144,9 +157,9 @@ def read_runs(
     for run, role in zip(runs, roles or (), strict=False):
         run.role, run.why = role, 'as given by --roles'
     runs = sorted(runs, key=lambda run: ROLES.index(run.role))
-    for role, colours in COLOURS.items():
-        for run, colour in zip((r for r in runs if r.role == role), cycle(colours)):
-            run.colour = colour
+    colours = {role: cycle(found) for role, found in COLOURS.items()}
+    for index, run in enumerate(runs):
+        run.index, run.colour = index, next(colours[run.role])
     return runs
 
 
