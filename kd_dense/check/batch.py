@@ -40,13 +40,7 @@ def read_batch(config: Config) -> dict[str, Any]:
 
 
 def examine_batch(student: nn.Module, batch: dict[str, Any], section: Section) -> None:
-    """Tell what a batch holds, and what the student's own loss takes for positive.
-
-    Args:
-        student: on its device.
-        batch: as the data loader gives it; it is not changed.
-        section: where to tell.
-    """
+    """Tell what a batch holds, and what the student's own loss takes for positive."""
     with restored_afterwards(student), section.collect_errors('data'):
         student.train()
         data = student.data_preprocessor(copy.deepcopy(batch), True)
@@ -149,17 +143,12 @@ def start_training(
 ) -> OptimWrapper | None:
     """Bring a distiller to where its training starts, with its optimizer; None if that fails.
 
-    Args:
-        built: with a distiller whose teachers are loaded.
-        checkpoint: what the student starts from.
-        optim_wrapper: config of its optimizer.
-        device: where to run.
-        section: where to tell what went wrong.
+    Its teachers are loaded already; the student starts from the checkpoint, as far as it matches.
     """
     announce_pretrained(built.student)
     with section.collect_errors('start'), isolated_rng(seed=0):
         built.distiller.init_weights()
-        if checkpoint is not None:  # what matches of it, as ``load_from`` does
+        if checkpoint is not None:
             load_state_dict(built.student, model_state(checkpoint), strict=False)
         built.distiller.to(device).train()
         return build_optim_wrapper(built.distiller, optim_wrapper)
@@ -175,12 +164,8 @@ def examine_losses(
 ) -> None:
     """Value and share of the gradient of every loss on one batch.
 
-    Args:
-        built: with a distiller that is ready to train.
-        batch: as the data loader gives it; it is not changed.
-        optimizer: the distiller's, whose mixed precision is that of the training.
-        config: of the training; its ``LossBalanceHook`` may say from when on a loss drowns others.
-        section: where to tell.
+    The optimizer's mixed precision is that of the training, whose ``LossBalanceHook`` may say from
+    when on a loss drowns others.
     """
     section.columns = ('weight', 'value', 'gradient', 'share')
     hooks = [h for h in as_list(config.get('custom_hooks')) if 'LossBalanceHook' in str(h['type'])]

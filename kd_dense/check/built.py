@@ -13,6 +13,7 @@ from ..hosts import build_model, isolated_rng, read_model_config
 from ..hosts.configs import teachers_of
 from ..losses.base import DistillationLoss
 from ..losses.build import build_losses
+from ..pair import Difference, differences
 from ..registry import MODELS
 from ..teachers import Teacher, teacher_from
 from ..views import HostInfo, host_info
@@ -45,6 +46,14 @@ class Built:
         """The losses that look at one teacher, by name."""
         return {n: loss for n, loss in self.losses.items() if loss.teacher_name == teacher}
 
+    def differences(self, teacher: str) -> list[Difference]:
+        """In what a teacher and the student differ that its losses mind; none where unknown."""
+        if not {STUDENT, teacher} <= self.infos.keys():
+            return []
+        same_classes = self.teachers[teacher].same_classes
+        losses = self.losses_of(teacher)
+        return differences(self.student, self.infos[teacher], losses, same_classes)
+
     def item(self, text: str, teacher: str) -> str:
         """What a line about one teacher is called: where there are several, with its name."""
         return text if len(self.teachers) == 1 else f'{teacher}: {text}'
@@ -57,12 +66,7 @@ def of_distiller(distiller: Distiller, section: Section) -> Built:
 
 
 def build(config: Config, section: Section) -> Built:
-    """Build a distillation, or of one that cannot be built the parts that can.
-
-    Args:
-        config: of the training.
-        section: where to tell about them.
-    """
+    """Build a distillation, or of one that cannot be built the parts that can."""
     model = ConfigDict(config.model.to_dict())
     if config.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', config.data_preprocessor)

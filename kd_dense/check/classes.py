@@ -14,7 +14,7 @@ from ..distiller import STUDENT
 from ..hosts import isolated_rng
 from ..hosts.checkpoints import class_names
 from ..hosts.configs import leaf_datasets
-from ..pair import class_at, differences, must_agree, other_classes
+from ..pair import class_at, must_agree, other_classes
 from ..views import view_class
 from .built import Built
 from .report import WARNING, WRONG, Section
@@ -26,9 +26,7 @@ TRAINING = 'training set'
 def classes_of_data(config: Config, section: Section) -> tuple[str, ...] | None:
     """The classes of the training set; None if unknown. Annotations are read for categories alone.
 
-    Args:
-        config: of the training.
-        section: where to tell of parts that differ, and of annotations in another order.
+    Parts that differ are told, and annotations in another order.
     """
     found = []
     tried = Section('')  # a data set that cannot be made so may well train
@@ -82,14 +80,7 @@ def _in_order(dataset: BaseDataset, section: Section, item: str) -> None:
 def examine_classes(
     built: Built, data: Sequence[str] | None, read: Checkpoints, section: Section
 ) -> None:
-    """Compare numbers and names of classes.
-
-    Args:
-        built: the models, and what they tell of themselves.
-        data: classes of the training set; None where unknown.
-        read: checkpoints.
-        section: where to tell.
-    """
+    """Compare numbers and names of classes; those of the data are None where unknown."""
     section.columns = (STUDENT, *built.teachers, TRAINING)
     _numbers(built, data, section)
     section.summary = f'{len(data)}: {_brief(data)}' if data else 'names unknown'
@@ -141,12 +132,8 @@ def _numbers(built: Built, data: Sequence[str] | None, section: Section) -> None
     problems = []
     if ours is not None and given is not None and ours != given:
         problems.append(f'The head of the student has {ours} classes, the training set {given}.')
-    for name, teacher in built.teachers.items():
-        if built.student is not None and {STUDENT, name} <= built.infos.keys():
-            found = differences(
-                built.student, built.infos[name], built.losses_of(name), teacher.same_classes
-            )
-            problems += [f'The {each}.' for each in found if each.what == 'num_classes']
+    found = (each for name in built.teachers for each in built.differences(name))
+    problems += [f'The {each}.' for each in found if each.what == 'num_classes']
     section.tell(
         'number',
         *('unknown' if number is None else str(number) for number in (ours, *theirs, given)),

@@ -37,14 +37,6 @@ def examine_cost(
     """Time some steps of both, in turns, after one to warm up, and look into one of them.
 
     The distiller has moved when this is done: its weights are no longer those it started with.
-
-    Args:
-        built: with a distiller that is ready to train.
-        optimizer: the distiller's.
-        batch: as the data loader gives it.
-        config: of the training.
-        steps: how many to time.
-        section: where to tell.
     """
     section.columns = ('seconds', 'peak MiB')
     with section.collect_errors('steps'), isolated_rng(seed=0):

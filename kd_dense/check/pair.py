@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ..distiller import STUDENT
-from ..pair import AGREE, differences, not_offered, unmet
+from ..pair import AGREE, not_offered, unmet
 from ..views import OneStageView, TwoStageView, probe, view_class
 from .built import Built
 from .report import Section
@@ -27,12 +27,7 @@ PICTURE = 256  # pixels, of the picture that is shown to count levels
 
 
 def examine_pair(built: Built, section: Section) -> None:
-    """Compare what all models tell about themselves, and ask the losses.
-
-    Args:
-        built: the models, and what they tell of themselves.
-        section: where to tell.
-    """
+    """Compare what all models tell about themselves, and ask the losses."""
     roles = section.columns = (STUDENT, *built.teachers)
     known = [built.infos[role] for role in roles if role in built.infos]
     strides = list(dict.fromkeys(_text(info.strides) for info in known))
@@ -64,19 +59,17 @@ def examine_pair(built: Built, section: Section) -> None:
 def _minded(built: Built) -> dict[str, tuple[list[str], list[str]]]:
     """In what teachers differ from the student, and the losses that mind, by field."""
     minded: dict[str, tuple[list[str], list[str]]] = {}
-    for name, teacher in built.teachers.items():
-        if {STUDENT, name} <= built.infos.keys():
-            losses = built.losses_of(name)
-            found = differences(built.student, built.infos[name], losses, teacher.same_classes)
-            differing = {each.what for each in found}
-            for each in found:
-                # the number of levels is shown with the strides
-                what = 'strides' if each.what == 'num_levels' else each.what
-                if each.what == 'num_levels' and 'strides' in differing:
-                    continue
-                problems, names = minded.setdefault(what, ([], []))
-                problems.append(built.item(f'The {each}.', name))
-                names += each.losses
+    for name in built.teachers:
+        found = built.differences(name)
+        differing = {each.what for each in found}
+        for each in found:
+            # the number of levels is shown with the strides
+            what = 'strides' if each.what == 'num_levels' else each.what
+            if each.what == 'num_levels' and 'strides' in differing:
+                continue
+            problems, names = minded.setdefault(what, ([], []))
+            problems.append(built.item(f'The {each}.', name))
+            names += each.losses
     return minded
 
 

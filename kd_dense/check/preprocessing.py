@@ -41,10 +41,7 @@ class Statistics(NamedTuple):
 def examine_preprocessing(built: Built, read: Checkpoints, section: Section) -> None:
     """Compare mean, std, channel order and padding of student and teachers.
 
-    Args:
-        built: the models.
-        read: their checkpoints, which may tell the config that they were trained with.
-        section: where to tell.
+    Their checkpoints may tell the config that they were trained with.
     """
     section.columns = (STUDENT, *(name for name in built.teachers if name in built.models))
     found = {

@@ -32,15 +32,7 @@ CLEARLY = 0.9  # a teacher below this share of the student's is worse by more th
 def examine_quality(
     built: Built, trained: bool, config: Config, images: int, section: Section
 ) -> None:
-    """Evaluate the teachers that predict, and the student where it was trained.
-
-    Args:
-        built: with a distiller that is ready to train.
-        trained: whether the student has a checkpoint.
-        config: of the training.
-        images: how many of the validation set.
-        section: where to tell.
-    """
+    """Evaluate the teachers that predict, and a student that was trained, on validation images."""
     found = {}
     with section.collect_errors('validation set'):
         dataset = DATASETS.build(copy.deepcopy(config.val_dataloader.dataset))

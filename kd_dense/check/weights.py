@@ -94,13 +94,14 @@ def _teacher(
 ) -> None:
     if model is None:  # told already, or why it has none
         return
+    option = 'model.teacher' if name == 'teacher' else f'model.teachers.{name}'
     if checkpoint is None:
         section.tell(
             name,
             'untrained',
             mark=WARNING,
             problem='The teacher has random weights: it teaches noise.',
-            way_out='Name its checkpoint: `model.teacher.checkpoint=PATH_OR_URL`.',
+            way_out=f'Name its checkpoint: `{option}.checkpoint=PATH_OR_URL`.',
         )
         return
     if teacher.loaded:  # its batch norms may be folded: the names are no longer the checkpoint's
@@ -112,7 +113,7 @@ def _teacher(
         f'{found.matched} of {found.total}',
         teacher.source,
         problem='' if found.complete else f'The checkpoint does not fit the {name}: {found}.',
-        way_out=f'{OTHER_CHECKPOINT} They are `model.teacher.checkpoint` and `.config`.',
+        way_out=f'{OTHER_CHECKPOINT} They are `{option}.checkpoint` and `.config`.',
         **found._asdict(),
     )
 
