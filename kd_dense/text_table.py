@@ -24,6 +24,8 @@ def text_table(
         right: whether all columns but the first are aligned to the right, as numbers are.
         colour: whether the styles of cells show.
     """
+    if not (rows or header):
+        return []
     table = Table(
         box=None, show_header=any(header), header_style='', pad_edge=False, padding=(0, 1)
     )
@@ -31,7 +33,8 @@ def text_table(
         title = Text(header[index] if index < len(header) else '')
         table.add_column(title, justify='right' if right and index else 'left', no_wrap=True)
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        # without line breaks, or a row would not be a line
+        table.add_row(*(c if isinstance(c, Text) else Text(' '.join(c.splitlines())) for c in row))
     console = Console(
         file=io.StringIO(), width=10_000, force_terminal=colour, legacy_windows=False,
         color_system='standard' if colour else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from ast import literal_eval
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from .weights import Checkpoints
 
 # channel means of ImageNet for images of 0 to 255, red first
 IMAGENET = (123.675, 116.28, 103.53)
+PARTS = ('data_preprocessor', 'img_norm_cfg')  # of a config, beside its model
 NEAR = 2.0  # Caffe's differ in the first decimal
 
 
@@ -146,16 +148,16 @@ def trained_with(checkpoint: Mapping[str, Any]) -> Statistics | None:
     try:
         assigned = {
             target.id: statement.value
-            for statement in ast.parse(text).body
+            for statement in _Literals().visit(ast.parse(text)).body
             if isinstance(statement, ast.Assign)
             for target in statement.targets
             if isinstance(target, ast.Name)
         }
-        model = _value(assigned['model']) if 'model' in assigned else {}
+        model = literal_eval(assigned['model']) if 'model' in assigned else {}
         candidates = [
             model.get('data_preprocessor'),
             (model.get('student') or {}).get('data_preprocessor'),  # of a distiller
-            *(_value(assigned[k]) for k in ('data_preprocessor', 'img_norm_cfg') if k in assigned),
+            *(literal_eval(assigned[k]) for k in PARTS if k in assigned),
         ]
     except (SyntaxError, ValueError, AttributeError):  # no plain config
         return None
@@ -166,20 +168,15 @@ def trained_with(checkpoint: Mapping[str, Any]) -> Statistics | None:
     return Statistics(tuple(told['mean']), tuple(told['std']), rgb)
 
 
-def _value(node: ast.expr) -> Any:
-    """A literal, in which dicts may be written ``dict(...)``.
+class _Literals(ast.NodeTransformer):
+    """Writes ``dict(...)`` as a literal."""
 
-    Raises:
-        SetupError: it is anything else.
-    """
-    if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict' and not node.args:
-        return {keyword.arg: _value(keyword.value) for keyword in node.keywords}
-    if isinstance(node, ast.Dict):
-        keys = [ast.literal_eval(key) for key in node.keys]
-        return dict(zip(keys, map(_value, node.values), strict=True))
-    if isinstance(node, ast.List | ast.Tuple):
-        return [_value(each) for each in node.elts]
-    return ast.literal_eval(node)
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        if getattr(node.func, 'id', '') != 'dict' or node.args:
+            return node
+        keys = [ast.Constant(keyword.arg) for keyword in node.keywords]
+        return ast.Dict(keys, [keyword.value for keyword in node.keywords])
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -64,6 +64,12 @@ def test_long_sentences_are_wrapped_below_their_line(report):
     assert sum(line.startswith('             word') for line in lines) == 4
 
 
+def test_sections_without_lines_are_shown(report):
+    report.section('Nothing')
+    report.section('Nothing either', 'student', 'teacher')
+    assert '\n\nNothing\n\nNothing either\n' in report.as_table()
+
+
 def test_the_lines_for_a_log(report):
     assert report.as_lines().splitlines()[1:4] == [
         '  ok       Weights  teacher: 2 of 2',
