@@ -21,6 +21,7 @@ from .built import Built, as_list
 from .report import WARNING, WRONG, Section
 
 HALF = 0.5
+NOISE = 'The teacher has random weights: it teaches noise.'
 HERE = 'The checkpoint is `load_from` or `--checkpoint`.'
 Checkpoints = dict[str, Mapping[str, Any]]  # that were read, by 'student' or a teacher's name
 
@@ -98,9 +99,9 @@ def _teacher(
     if checkpoint is None:
         section.tell(
             name,
-            'untrained',
+            'untrained' if teacher.untrained else teacher.source or 'no checkpoint',
             mark=WARNING,
-            problem='The teacher has random weights: it teaches noise.',
+            problem=NOISE if teacher.untrained else '',
             way_out=f'Name its checkpoint: `{option}.checkpoint=PATH_OR_URL`.',
         )
         return

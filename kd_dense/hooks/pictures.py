@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..distiller import Distiller
@@ -138,7 +139,8 @@ def _of_teachers(distiller: Distiller, gallery: Gallery) -> list[Column]:
     for name, teacher in distiller.teachers.items():
         try:
             model = teacher.predictor()
-        except SetupError:
+        except SetupError as error:
+            print_log(str(error), 'current')
             continue
         columns.append(gallery.predicted(name, model))
     return columns

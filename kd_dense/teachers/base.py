@@ -29,12 +29,14 @@ class Teacher(ABC):
         source: where it comes from, for messages: the path of a checkpoint, say.
         classes: names of the classes it knows, in order; None where unknown.
         same_classes: whether teacher and student must know the same classes in the same order.
+        untrained: whether it teaches with random weights.
     """
 
     name: str = 'teacher'
     source: str = ''
     classes: tuple[str, ...] | None = None
     same_classes: bool = True
+    untrained: bool = False
 
     def connect(self, student: Host) -> None:  # noqa: B027 - most teachers need no student
         """Build what depends on the student; called when the distiller is built.

@@ -69,6 +69,7 @@ class FrozenTeacher(Teacher):
         self.config = config
         self.checkpoint = None if checkpoint is None else str(checkpoint)
         self.source = self.checkpoint or 'an untrained teacher'
+        self.untrained = checkpoint is None
         self.dtype = DTYPES[dtype]
         self.fast = fast
         self.same_classes = same_classes
@@ -85,7 +86,7 @@ class FrozenTeacher(Teacher):
             options: ``dtype``, ``fast`` and ``same_classes``.
         """
         teacher = cls(config={}, untrained=True, **options)
-        teacher.source = 'a model without checkpoint'
+        teacher.source, teacher.untrained = 'a model without checkpoint', False
         teacher.__dict__['model'] = model
         teacher._has_weights = True
         return teacher

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kd_dense.check import OK, SKIPPED, WRONG, before_training
+from kd_dense.check import OK, SKIPPED, WARNING, WRONG, before_training
 from kd_dense.datasets import CLASSES
 from kd_dense.registry import TEACHERS
 from kd_dense.teachers import FrozenTeacher, Teacher
@@ -95,3 +95,12 @@ def test_a_loss_that_looks_at_an_unknown_teacher(config):
     report = check(config)
     assert found(report) == [(WRONG, 'Models', 'losses.ld')]
     assert "choose one of 'big', 'small'" in the_line(report, 'Models', 'losses.ld').problem
+
+
+def test_a_model_that_comes_without_a_checkpoint_is_not_called_untrained(config, monkeypatch):
+    monkeypatch.setattr(FrozenTeacher, 'read_checkpoint', lambda self: None)
+    report = check(config)
+    assert the_line(report, 'Weights', 'small').mark == OK
+    config.model.teachers.small.pop('checkpoint')
+    config.model.teachers.small.untrained = True
+    assert (WARNING, 'Weights', 'small') in found(check(config))
