@@ -219,8 +219,14 @@ def test_a_property_that_no_view_has_is_told_with_those_that_there_are(registere
     [
         (dict(teacher=None), r'has one `teacher=.*found neither'),
         (dict(teachers=dict(a=dict(config='a.py'))), r'found both'),
-        (dict(teacher=dict(type='kd_dense.Nobody')), r'no such type of teacher.*FrozenTeacher'),
-        (dict(teacher=dict(config='a.py', checkpoin='a')), r"found \['checkpoin', 'config'\]"),
+        (
+            dict(teacher=dict(type='kd_dense.Nobody')),
+            r"The teacher: there is no type 'kd_dense.Nobody'.*FrozenTeacher",
+        ),
+        (
+            dict(teacher=dict(config='a.py', checkpoin='a')),
+            r"found `checkpoin`, `config`. Did you mean 'checkpoint'",
+        ),
         (
             dict(losses=dict(a=dict(type='kd_dense.SoftTargets', teacher='b'))),
             r"losses\.a\.teacher is 'b'; choose one of 'teacher'",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..errors import SetupError
 from ..hosts import read_model_config
+from ..hosts.checkpoints import checkpoints_of
 from ..logs import by_epoch, read_scalars, validations
 from ..record import FILE, read_record
 
@@ -89,17 +89,7 @@ class Run:
     @cached_property
     def checkpoint(self) -> Path | None:
         """The last checkpoint that is there."""
-        note = self.folder / 'last_checkpoint'
-        if note.is_file():
-            named = self.folder / Path(note.read_text().strip()).name  # the folder may have moved
-            if named.is_file():
-                return named
-        numbered = {
-            path: int(match.group(1))
-            for path in self.folder.glob('*.pth')
-            if (match := re.fullmatch(r'(?:iter|epoch)_(\d+)\.pth', path.name))
-        }
-        return max(numbered, key=numbered.get) if numbered else None
+        return next(iter(checkpoints_of(self.folder)), None)
 
     @cached_property
     def balance(self) -> dict[str, Any] | None:

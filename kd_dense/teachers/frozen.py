@@ -46,7 +46,7 @@ class FrozenTeacher(Teacher):
         untrained: allow a teacher without checkpoint (to measure speed or memory, say).
 
     Raises:
-        SetupError: an unknown precision, or no checkpoint.
+        SetupError: an unknown precision, no checkpoint, or a word where True or False belongs.
     """
 
     def __init__(
@@ -60,6 +60,9 @@ class FrozenTeacher(Teacher):
     ) -> None:
         if dtype not in DTYPES:
             raise SetupError(f'teacher.dtype is {dtype!r}; choose one of {", ".join(DTYPES)}.')
+        for name, value in dict(fast=fast, same_classes=same_classes, untrained=untrained).items():
+            if not isinstance(value, bool):
+                raise SetupError(f'teacher.{name} is {value!r}; it is True or False.')
         if checkpoint is None and not untrained:
             raise SetupError(
                 'The teacher has no checkpoint. Name one (`teacher.checkpoint=PATH_OR_URL`); an '
