@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from .check import as_lines, before_training, refuse
+from .check import before_training
 from .errors import SetupError
 from .hooks import AroundStepHook
 from .hosts.checkpoints import checkpoints_of, is_whole
@@ -90,8 +90,8 @@ def train(config: Config, args: argparse.Namespace, name: str) -> None:
         model = getattr(runner.model, 'module', runner.model)
         if not args.no_check:
             report = before_training(config, model, name)
-            refuse(report)
-            runner.logger.info(as_lines(report))
+            report.refuse()
+            runner.logger.info(report.as_lines())
         model.load_teacher()  # before the data is read: a wrong teacher is seen in seconds
     with recorded(config, name):
         runner.train()

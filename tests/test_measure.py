@@ -8,8 +8,7 @@ import torch
 from mmengine.optim import build_optim_wrapper
 
 from kd_dense import MODELS
-from kd_dense.check.cost import training_step
-from kd_dense.measure import all_seconds, medians, parts_of_step, peak_memory
+from kd_dense.measure import all_seconds, medians, parts_of_step, peak_memory, training_step
 from tests.models import distiller
 from tests.pairs import raw
 

@@ -15,11 +15,10 @@ from torch import nn
 from ..errors import SetupError
 from ..hosts import build_model
 from ..hosts.checkpoints import load_completely, model_state, read_checkpoint
-from ..hosts.configs import is_distiller, plain_student
+from ..hosts.configs import OURS, is_distiller, plain_student, strip_ours, teachers_of
 from ..logs import by_epoch, read_scalars, validations
 from ..version import __version__
 
-OURS = 'kd_dense'
 # data sets of ours that only give names to a plain one: its type, and what to say there
 _PLAIN_DATASETS = {
     'CamVidDataset': ('BaseSegDataset', dict(img_suffix='.jpg', seg_map_suffix='.png'))
@@ -62,12 +61,7 @@ def plain_config(config: Config) -> Config:
         SetupError: something of kd_dense is left in it.
     """
     plain = Config(plain_student(config).to_dict())
-    modules = (plain.pop('custom_imports', None) or {}).get('imports', [])
-    modules = [modules] if isinstance(modules, str) else modules
-    if modules := [name for name in modules if name.split('.')[0] != OURS]:
-        plain.custom_imports = dict(imports=modules)
-    hooks = plain.get('custom_hooks') or []
-    plain.custom_hooks = [hook for hook in hooks if not str(hook['type']).startswith(f'{OURS}.')]
+    strip_ours(plain)
     scope = plain.model.pop('_scope_', None)
     plain.default_scope = plain.get('default_scope') or scope or 'mmdet'
     for key in ('work_dir', 'launcher', 'data_help'):
@@ -172,20 +166,19 @@ def _training_of(config: Config) -> dict[str, Any]:
     """How a student was trained: by which losses of which teacher, or alone."""
     if not is_distiller(config):
         return dict(distilled=False)
-    teacher = config.model.get('teacher') or {}
-    named = teacher.get('config')
+    teachers = {
+        name: dict(
+            config=given if isinstance(given := each.get('config'), str) else 'given as a dict',
+            checkpoint=str(each.get('checkpoint')),
+        )
+        for name, each in teachers_of(config.model).items()
+    }
     losses = {
         name: {key: value for key, value in loss.items() if isinstance(value, str | int | float)}
         for name, loss in (config.model.get('losses') or {}).items()
     }
-    return dict(
-        distilled=True,
-        teacher=dict(
-            config=named if isinstance(named, str) else 'given as a dict',
-            checkpoint=str(teacher.get('checkpoint')),
-        ),
-        losses=losses,
-    )
+    told = teachers if list(teachers) == ['teacher'] else dict(teachers=teachers)
+    return dict(distilled=True, **told, losses=losses)
 
 
 def _metrics(checkpoint: Path, meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from ..errors import SetupError
 
 STUDENT_PREFIX = 'student.'
+OTHER_CHECKPOINT = (
+    'Name the checkpoint that was trained with this config, or the config that this checkpoint was '
+    'trained with.'
+)
 
 
 def read_checkpoint(path: str | Path, role: str, advice: str = '') -> dict[str, Any]:
@@ -172,8 +176,7 @@ def load_completely(model: nn.Module, state: Mapping[str, Tensor], source: str, 
     if not found.complete:
         raise SetupError(
             f'The checkpoint {source} does not fit the {role} ({type(model).__name__}): {found}. '
-            'Nothing was loaded. Name the checkpoint that was '
-            'trained with this config, or the config that this checkpoint was trained with.'
+            f'Nothing was loaded. {OTHER_CHECKPOINT}'
         )
     model.load_state_dict(state, strict=False)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 from ..registry import MODELS
 from .models import DISTILLER_TYPES, read_model_config
+
+OURS = 'kd_dense'
 
 
 def check_data(config: Config, parts: tuple[str, ...]) -> None:
@@ -62,13 +65,24 @@ def plain_student(config: Config) -> Config:
         plain.optim_wrapper = plain.optim_wrapper['student']
         if 'student' in (schedules := plain.get('param_scheduler') or {}):
             plain.param_scheduler = schedules['student']
-    hooks = [h for h in plain.get('custom_hooks', []) if not str(h['type']).startswith('kd_dense.')]
-    plain.custom_hooks = hooks
-    modules = plain.pop('custom_imports', {}).get('imports', [])
+    strip_ours(plain)
+    return plain
+
+
+def strip_ours(plain: Config) -> None:
+    """Take hooks and imports of kd_dense out of a config, in place."""
+    hooks = plain.get('custom_hooks') or []
+    plain.custom_hooks = [h for h in hooks if not str(h['type']).startswith(f'{OURS}.')]
+    modules = (plain.pop('custom_imports', None) or {}).get('imports', [])
     modules = [modules] if isinstance(modules, str) else modules
     # a module that registers a distillation loss is not needed to run the student either
     losses = {cls.__module__ for cls in MODELS.module_dict.values()}
-    others = [name for name in modules if name.split('.')[0] != 'kd_dense' and name not in losses]
+    others = [name for name in modules if name.split('.')[0] != OURS and name not in losses]
     if others:
         plain.custom_imports = dict(imports=others)
-    return plain
+
+
+def teachers_of(model: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The configs of the teachers of a distiller's config, by name."""
+    one = {'teacher': model['teacher']} if model.get('teacher') is not None else {}
+    return {**one, **(model.get('teachers') or {})}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,19 @@ from ..record import FILE, read_record
 
 TEACHER, ALONE, DISTILLED, OTHER = ROLES = ('teacher', 'alone', 'distilled', 'other')
 
+ROLE_TEXT = {
+    TEACHER: 'teacher',
+    ALONE: 'student alone',
+    DISTILLED: 'student, distilled',
+    OTHER: 'unrelated',
+}
+COLOURS = {
+    TEACHER: ('#5b6472', '#98a1ad', '#3a4250'),
+    ALONE: ('#d0801f', '#e3ad6a', '#a55f0c'),
+    DISTILLED: ('#00796b', '#3f5bd8', '#9c36b5', '#5c940d', '#c2255c'),
+    OTHER: ('#868e96', '#adb5bd', '#495057'),
+}
+
 
 @dataclass
 class Run:
@@ -31,6 +45,8 @@ class Run:
         name: what it is called on the page.
         role: one of :data:`ROLES`.
         why: how the role was recognised, in words.
+        colour: on the page and in its pictures.
+        index: of the run on the page.
     """
 
     folder: Path
@@ -39,6 +55,13 @@ class Run:
     name: str
     role: str = OTHER
     why: str = ''
+    colour: str = ''
+    index: int = 0
+
+    @property
+    def role_text(self) -> str:
+        """The role, in words."""
+        return ROLE_TEXT[self.role]
 
     @cached_property
     def lines(self) -> list[dict]:
@@ -123,7 +146,11 @@ def read_runs(
     _assign_roles(runs)
     for run, role in zip(runs, roles or (), strict=False):
         run.role, run.why = role, 'as given by --roles'
-    return sorted(runs, key=lambda run: ROLES.index(run.role))
+    runs = sorted(runs, key=lambda run: ROLES.index(run.role))
+    colours = {role: cycle(found) for role, found in COLOURS.items()}
+    for index, run in enumerate(runs):
+        run.index, run.colour = index, next(colours[run.role])
+    return runs
 
 
 def _read_run(folder: Path, name: str, options: dict | None) -> Run:

@@ -72,6 +72,7 @@ class FrozenTeacher(Teacher):
         self.config = config
         self.checkpoint = None if checkpoint is None else str(checkpoint)
         self.source = self.checkpoint or 'an untrained teacher'
+        self.untrained = checkpoint is None
         self.dtype = DTYPES[dtype]
         self.fast = fast
         self.same_classes = same_classes
@@ -88,7 +89,7 @@ class FrozenTeacher(Teacher):
             options: ``dtype``, ``fast`` and ``same_classes``.
         """
         teacher = cls(config={}, untrained=True, **options)
-        teacher.source = 'a model without checkpoint'
+        teacher.source, teacher.untrained = 'a model without checkpoint', False
         teacher.__dict__['model'] = model
         teacher._has_weights = True
         return teacher
@@ -126,11 +127,19 @@ class FrozenTeacher(Teacher):
             return self.model
         return copy.deepcopy(self.model).float()  # suppression knows no half precision
 
-    def how_to_train(self) -> str:
-        """A sentence on how to get the checkpoint; empty for teachers of others."""
-        if not isinstance(self.config, str) or '::' in self.config:
-            return ''
-        return f'Train the teacher first: kd-dense train {self.config}'
+    def read_checkpoint(self) -> dict[str, Any] | None:
+        """The checkpoint; None where there is none.
+
+        Raises:
+            FileNotFoundError: the file is not there; for a config of ours with how to train it.
+            SetupError: it is no checkpoint.
+        """
+        if self.checkpoint is None:
+            return None
+        ours = isinstance(self.config, str) and '::' not in self.config
+        command = f'kd-dense train {self.config}'
+        advice = f'Train the teacher first: {command}' if ours else ''
+        return read_checkpoint(self.checkpoint, 'teacher', advice)
 
     @property
     def loaded(self) -> bool:
@@ -153,13 +162,12 @@ class FrozenTeacher(Teacher):
         self._renormalize = Renormalize(student.data_preprocessor, model.data_preprocessor)
         if self._has_weights:
             pass
-        elif self.checkpoint is None:
+        elif (checkpoint := self.read_checkpoint()) is None:
             with isolated_rng(seed=0):
                 model.init_weights()
             print_log('The teacher is untrained: it teaches noise.', 'current', logging.WARNING)
         else:
-            checkpoint = read_checkpoint(self.checkpoint, 'teacher', self.how_to_train())
-            load_completely(model, model_state(checkpoint), self.checkpoint, 'teacher')
+            load_completely(model, model_state(checkpoint), self.source, 'teacher')
             self.classes = class_names(checkpoint)
             print_log(f'Teacher loaded completely from {self.checkpoint}.', 'current')
         if self.fast:
