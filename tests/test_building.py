@@ -4,7 +4,7 @@ import pytest
 
 from kd_dense import MODELS
 from kd_dense.errors import SetupError
-from tests.models import distiller, gfl
+from tests.helpers.models import distiller, gfl
 
 LD = dict(type='kd_dense.LocalizationDistillation')
 

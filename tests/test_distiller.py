@@ -14,7 +14,7 @@ from kd_dense import MODELS, DistillationLoss, Distiller
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model
 from kd_dense.registry import MODELS as KD_MODELS
-from tests.models import FLOAT16, distiller, gfl, gradients, losses, raw_batch
+from tests.helpers.models import FLOAT16, distiller, gfl, gradients, losses, raw_batch
 
 
 def build(**changes) -> Distiller:

@@ -15,9 +15,9 @@ from torch import nn
 from kd_dense.errors import SetupError
 from kd_dense.export import plain_config, read_plain, write_plain
 from kd_dense.hosts import build_model, read_model_config
-from tests.models import distiller, gfl
-from tests.segmentation import segmentor
-from tests.two_stage import faster_rcnn
+from tests.helpers.models import distiller, gfl
+from tests.helpers.segmentation import segmentor
+from tests.helpers.two_stage import faster_rcnn
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')

@@ -10,8 +10,8 @@ from mmengine.optim import build_optim_wrapper
 
 from kd_dense import MODELS
 from kd_dense.errors import SetupError
-from tests.models import gfl
-from tests.pairs import raw
+from tests.helpers.models import gfl
+from tests.helpers.pairs import raw
 from tests.test_docs import blocks
 
 DOCS = Path(__file__).parents[1] / 'docs'

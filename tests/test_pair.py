@@ -15,9 +15,9 @@ from kd_dense import (
 )
 from kd_dense.errors import SetupError
 from kd_dense.pair import check_classes
-from tests.models import gfl
-from tests.pairs import atss, build, check_models, fcos, retina
-from tests.two_stage import cascade_rcnn
+from tests.helpers.models import gfl
+from tests.helpers.pairs import atss, build, check_models, fcos, retina
+from tests.helpers.two_stage import cascade_rcnn
 
 
 def losses() -> dict[str, DistillationLoss]:

@@ -36,9 +36,9 @@ from kd_dense.report.outcomes import (
 )
 from kd_dense.report.page import render
 from kd_dense.report.progress import write_curves
-from tests.models import distiller, gfl
-from tests.segmentation import segmentor
-from tests.trainings import train, training
+from tests.helpers.models import distiller, gfl
+from tests.helpers.segmentation import segmentor
+from tests.helpers.trainings import train, training
 
 ROOT = Path(__file__).parents[1]
 

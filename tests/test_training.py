@@ -9,8 +9,8 @@ from mmengine.config import Config
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model
 from kd_dense.training import check_length, newest
-from tests.models import distiller, gfl, losses
-from tests.trainings import assert_same, state, train, train_apart, training
+from tests.helpers.models import distiller, gfl, losses
+from tests.helpers.trainings import assert_same, state, train, train_apart, training
 
 
 def test_a_killed_training_resumes_bit_for_bit(digits_root, tmp_path):
@@ -119,7 +119,7 @@ def _model() -> torch.nn.Module:
 
 
 def _backward(model: torch.nn.Module, part: slice) -> None:
-    from tests.models import raw_batch
+    from tests.helpers.models import raw_batch
 
     distilled = getattr(model, 'module', model)
     data = distilled.data_preprocessor(raw_batch((3, 2, 4, 0)), True)

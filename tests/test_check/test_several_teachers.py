@@ -6,7 +6,7 @@ from kd_dense.check import OK, SKIPPED, WARNING, WRONG, before_training
 from kd_dense.datasets import CLASSES
 from kd_dense.registry import TEACHERS
 from kd_dense.teachers import FrozenTeacher, Teacher
-from tests.models import gfl
+from tests.helpers.models import gfl
 from tests.test_check.conftest import check, found, save, the_line
 from tests.test_check.test_findings import respoil
 from tests.test_check.test_training import runner_of

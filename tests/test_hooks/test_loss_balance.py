@@ -11,7 +11,7 @@ from kd_dense.errors import SetupError
 from kd_dense.hooks import LossBalanceHook
 from kd_dense.hooks.balance import STUDENT, Measure, find_problems, summarize
 from kd_dense.hooks.loss_balance import gradient_norm, measure
-from tests.models import gfl, losses
+from tests.helpers.models import gfl, losses
 
 HOOK = dict(type='kd_dense.LossBalanceHook', steps=3)
 NO_SAVING = dict(checkpoint=dict(type='CheckpointHook', interval=-1, save_last=False))

@@ -19,7 +19,7 @@ from kd_dense.pictures.draw import LABEL_FONT, class_colour, free_place, text_si
 from kd_dense.pictures.focus import look
 from kd_dense.pictures.gallery import choose
 from kd_dense.teachers import FrozenTeacher, Teacher, teacher_from
-from tests.models import gfl
+from tests.helpers.models import gfl
 
 HOOK = dict(type='kd_dense.DistillationPictureHook', num_images=2)
 NO_SAVING = dict(checkpoint=dict(type='CheckpointHook', interval=-1, save_last=False))

@@ -17,7 +17,7 @@ from kd_dense.pictures.focus import judge
 from kd_dense.pictures.gallery import choose
 from kd_dense.pictures.samples import score
 from kd_dense.views import Batch, SegmentationView
-from tests.segmentation import segmentor
+from tests.helpers.segmentation import segmentor
 
 HOOK = dict(type='kd_dense.DistillationPictureHook', num_images=2)
 NO_SAVING = dict(checkpoint=dict(type='CheckpointHook', interval=-1, save_last=False))

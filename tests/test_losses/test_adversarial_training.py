@@ -18,8 +18,8 @@ from kd_dense.losses.adversarial.optim import (
     AdversarialOptimWrapper,
     AdversarialOptimWrapperConstructor,
 )
-from tests.segmentation import distiller, raw_batch, segmentor
-from tests.trainings import assert_same, short_training, state, train_apart
+from tests.helpers.segmentation import distiller, raw_batch, segmentor
+from tests.helpers.trainings import assert_same, short_training, state, train_apart
 
 SMALL = (8, 8, 16, 16)
 CONSTRUCTOR = 'kd_dense.AdversarialOptimWrapperConstructor'

@@ -10,10 +10,10 @@ from kd_dense.errors import SetupError
 from kd_dense.losses import shared_levels, standardized_squared_error
 from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import OneStageView
-from tests import segmentation
-from tests.models import gfl, raw_batch
-from tests.pairs import batch_for, build, noted
-from tests.two_stage import faster_rcnn
+from tests.helpers import segmentation
+from tests.helpers.models import gfl, raw_batch
+from tests.helpers.pairs import batch_for, build, noted
+from tests.helpers.two_stage import faster_rcnn
 
 
 def maps(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -12,8 +12,8 @@ from torch import nn
 from kd_dense.errors import SetupError
 from kd_dense.teachers import FrozenTeacher, teacher_from
 from kd_dense.views import Batch, OneStageView
-from tests.models import FLOAT16, gfl
-from tests.pairs import HOSTS, batch_for, build, raw
+from tests.helpers.models import FLOAT16, gfl
+from tests.helpers.pairs import HOSTS, batch_for, build, raw
 
 
 @MMDET_MODELS.register_module()

@@ -26,10 +26,10 @@ from kd_dense.pictures.focus import look
 from kd_dense.pictures.gallery import choose
 from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import FeatureView, TwoStageView, view_class
-from tests import pairs
-from tests.models import FLOAT16, gradients, raw_batch
-from tests.pairs import batch_for
-from tests.two_stage import (
+from tests.helpers import pairs
+from tests.helpers.models import FLOAT16, gradients, raw_batch
+from tests.helpers.pairs import batch_for
+from tests.helpers.two_stage import (
     build,
     distiller,
     faster_rcnn,
