@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import statistics
 import time
@@ -88,6 +89,8 @@ def parts_of_step(step: Callable[[], object], on_gpu: bool) -> dict[str, float]:
         ``NAME.PROPERTY`` of each teacher's reads, ``losses.NAME``; and ``backward and update``,
         the rest of the step.
     """
+    # or the profiler calls a machine without a GPU an error
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiled:
         if on_gpu:
