@@ -1,5 +1,5 @@
 # PYTHON chooses the Python that a new .venv is made with: make demo PYTHON=python3.11
-.PHONY: help install demo demo-seg test lint format docs clean
+.PHONY: help install demo demo-seg test stress lint format docs clean
 
 help:  ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:/ { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -15,6 +15,9 @@ demo-seg: install  ## the same with a small segmentor
 
 test: lint  ## what CI runs: lint, types, then the tests (ARGS='-k name' to choose some)
 	.venv/bin/python -m pytest -n auto --dist worksteal $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+
+stress: install  ## thousands of random cases (minutes); results are kept in docs/stress.md
+	.venv/bin/python -m pytest -n auto -o addopts='-q -ra' tests/stress
 
 lint: install  ## check style and types only
 	.venv/bin/python -m ruff check .

@@ -17,9 +17,9 @@ from torch import nn
 
 from .errors import SetupError
 from .hosts import build_model, isolated_rng, read_config_file, read_model_config
+from .losses.build import build_losses
 from .own_data import use_data
 from .pair import check_pair
-from .registry import MODELS
 from .teachers import FrozenTeacher
 from .views import view_class
 
@@ -176,7 +176,7 @@ def check_recipe(
         SetupError: they do not; the message says why.
     """
     with isolated_rng():
-        built = {name: MODELS.build(dict(loss)) for name, loss in losses.items()}
+        built = build_losses(losses, ['teacher'])
         looked_at = FrozenTeacher.of(teacher, same_classes=same_classes)
         check_pair(student, looked_at, built)
         for loss in built.values():

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from .errors import SetupError
+from .errors import Finding, SetupError
 from .losses.base import DistillationLoss, Losses
 from .teachers import Teacher
 from .views import HostInfo, Read, Readable, View, host_info, known_reads, view_class
@@ -16,6 +16,11 @@ ByName = Mapping[str, DistillationLoss] | Losses
 ON_FEATURES = (
     'losses on features work on it: hints (FeatureImitation) and PKD (PearsonDistillation)'
 )
+AGREE = (
+    'Choose a teacher that agrees with the student there, or leave out the losses named; losses on '
+    'features ask the least of a pair: hints (FeatureImitation) and PKD (PearsonDistillation).'
+)
+MOST = 4  # differing classes that are named
 
 
 class Difference(NamedTuple):
@@ -110,7 +115,7 @@ def check_pair(student: nn.Module, teacher: Teacher, losses: ByName) -> None:
     found = differences(student, theirs, losses, teacher.same_classes)
     findings = [str(each) for each in found]
     for name, loss in losses.items():
-        findings += unmet(student, name, loss) or _not_offered(teacher, name, loss, bool(found))
+        findings += unmet(student, name, loss) or not_offered(teacher, name, loss, bool(found))
     if not findings:
         return
     allowed = (
@@ -123,9 +128,7 @@ def check_pair(student: nn.Module, teacher: Teacher, losses: ByName) -> None:
     raise SetupError(
         f'{title} ({theirs.head}) and student ({ours.head}) do not fit:\n  - '
         + '\n  - '.join(findings)
-        + '\nChoose a teacher that agrees with the student there, or leave out the losses '
-        'named; losses on features ask the least of a pair: hints (FeatureImitation) and PKD '
-        f'(PearsonDistillation).{allowed}'
+        + f'\n{AGREE}{allowed}'
     )
 
 
@@ -146,8 +149,15 @@ def _unknown(loss: DistillationLoss, student: nn.Module) -> list[str]:
     ]
 
 
-def _not_offered(teacher: Teacher, name: str, loss: DistillationLoss, told: bool) -> list[str]:
-    """What a loss reads that the teacher does not have, unless a difference tells why."""
+def not_offered(teacher: Teacher, name: str, loss: DistillationLoss, told: bool) -> list[str]:
+    """What a loss reads that the teacher does not have, in a sentence.
+
+    Args:
+        teacher: of the loss.
+        name: of the loss.
+        loss: a distillation loss.
+        told: whether a difference tells why already.
+    """
     missing = [read for read in loss.read_names() if not teacher.offers(read)]
     if told or not missing:
         return []
@@ -155,6 +165,38 @@ def _not_offered(teacher: Teacher, name: str, loss: DistillationLoss, told: bool
         f'losses.{name}: {type(loss).__name__} reads {", ".join(missing)}, which the teacher '
         f'({teacher.info.head}, {teacher.info.family}) does not offer'
     ]
+
+
+def other_classes(ours: Sequence[str], theirs: Sequence[str]) -> Finding | None:
+    """In what the classes of a training set and of a teacher differ, in name or order.
+
+    Args:
+        ours: classes of the training set.
+        theirs: classes that the teacher knows.
+    """
+    count = max(len(ours), len(theirs))
+    differing = [i for i in range(count) if ours[i : i + 1] != theirs[i : i + 1]]
+    if not differing:
+        return None
+    pairs = [
+        f'{i} is {class_at(theirs, i)} for the teacher and {class_at(ours, i)} in the training set'
+        for i in differing[:MOST]
+    ]
+    more = f', and {len(differing) - MOST} more' if len(differing) > MOST else ''
+    shuffled = sorted(ours) == sorted(theirs)
+    return Finding(
+        f'{"The same classes in another order" if shuffled else "Other classes"}: class '
+        f'{"; ".join(pairs)}{more}.',
+        "Bring the dataset's classes into the teacher's order (its `metainfo=dict(classes=...)`, "
+        'which `--classes` sets for `--data`; of COCO annotations the list `categories` too, by '
+        'which mmdet numbers them), or use a teacher trained on them; `same_classes=False` of the '
+        'teacher allows the difference for losses that read no classes.',
+    )
+
+
+def class_at(names: Sequence[str], index: int) -> str:
+    """The name of a class in quotes, or that there is none."""
+    return repr(names[index]) if index < len(names) else 'missing'
 
 
 def check_classes(
@@ -170,23 +212,10 @@ def check_classes(
     Raises:
         SetupError: they differ.
     """
-    if ours is None or theirs is None or tuple(ours) == tuple(theirs):
+    if ours is None or theirs is None:
         return
-    first = next(
-        (i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]),
-        min(len(ours), len(theirs)),
-    )
-    raise SetupError(
-        f'The teacher knows other classes than the training set. {checkpoint} was trained with '
-        f'{len(theirs)} classes {_around(theirs, first)}, the training set has {len(ours)} classes '
-        f'{_around(ours, first)}; the first difference is class {first}. Bring the classes of the '
-        "dataset into the teacher's order (`metainfo=dict(classes=...)`; of COCO annotations the "
-        'list `categories` too, by which mmdet numbers them) or use a teacher trained on them; '
-        '`teacher.same_classes=False` allows the difference for losses that read no classes.'
-    )
-
-
-def _around(names: Sequence[str], index: int) -> str:
-    start = max(0, index - 1)
-    shown = ', '.join(map(repr, names[start : index + 3]))
-    return f'({"..., " if start else ""}{shown}{", ..." if index + 3 < len(names) else ""})'
+    if found := other_classes(tuple(ours), tuple(theirs)):
+        raise SetupError(
+            f'{checkpoint} was trained with {len(theirs)} classes, which are not the '
+            f'{len(ours)} of the training set. {found}'
+        )

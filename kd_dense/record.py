@@ -20,6 +20,7 @@ from mmengine.dist import is_main_process
 
 from .errors import SetupError
 from .hosts import DISTILLER_TYPES, ModelSource, read_model_config
+from .hosts.configs import teachers_of
 
 FILE = 'run.json'
 PACKAGES = ('kd_dense', 'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation')
@@ -136,8 +137,7 @@ def minutes(record: Mapping[str, Any], folder: Path) -> float | None:
 def _about(config: Config, name: str, command: str) -> dict[str, Any]:
     model = config.model
     distills = model.get('type') in DISTILLER_TYPES
-    one = {'teacher': model['teacher']} if model.get('teacher') is not None else {}
-    teachers = {**one, **(model.get('teachers') or {})} if distills else {}
+    teachers = teachers_of(model) if distills else {}
     return dict(
         command=command,
         folder=os.getcwd(),

@@ -26,11 +26,11 @@ from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, read_config_file, read_model_config
 from kd_dense.own_data import set_num_classes, use_data
 from kd_dense.views import view_class
-from tests import segmentation
-from tests.models import gfl
-from tests.pairs import atss, build, fcos, retina
-from tests.two_stage import build as two_stages
-from tests.two_stage import cascade_rcnn, faster_rcnn, mask_rcnn
+from tests.helpers import segmentation
+from tests.helpers.models import gfl
+from tests.helpers.pairs import atss, build, fcos, retina
+from tests.helpers.two_stage import build as two_stages
+from tests.helpers.two_stage import cascade_rcnn, faster_rcnn, mask_rcnn
 
 ROOT = Path(__file__).parents[1]
 

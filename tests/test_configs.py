@@ -13,7 +13,7 @@ from torch import nn
 from kd_dense import MODELS
 from kd_dense.hosts import build_model, read_model_config
 from kd_dense.hosts.configs import is_distiller, plain_student
-from tests import segmentation
+from tests.helpers import segmentation
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / 'configs'

@@ -87,7 +87,7 @@ def test_stages_are_trained_in_order_and_the_table_tells_the_gain(folder, capsys
     capsys.readouterr()
     report(TASK, results)
     table = capsys.readouterr().out
-    assert 'the student, taught                       0.00 M   0.400  +0.100' in table
+    assert 'the student, taught      0.00 M  0.400  +0.100' in table
     assert 'closed 50% of the gap' in table
 
 

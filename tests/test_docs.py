@@ -17,7 +17,7 @@ from kd_dense import MODELS, FeatureImitation, commands
 from kd_dense.hosts import build_model, read_config_file, read_model_config
 from kd_dense.hosts.configs import plain_student
 from kd_dense.launch import override
-from tests.models import gfl
+from tests.helpers.models import gfl
 from tests.test_compose import ten, whole
 
 ROOT = Path(__file__).parents[1]

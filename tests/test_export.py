@@ -15,9 +15,9 @@ from torch import nn
 from kd_dense.errors import SetupError
 from kd_dense.export import plain_config, read_plain, write_plain
 from kd_dense.hosts import build_model, read_model_config
-from tests.models import distiller, gfl
-from tests.segmentation import segmentor
-from tests.two_stage import faster_rcnn
+from tests.helpers.models import distiller, gfl
+from tests.helpers.segmentation import segmentor
+from tests.helpers.two_stage import faster_rcnn
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
@@ -253,9 +253,9 @@ def plain_of(model: dict, root: Path, folder: Path, **changes):
 def exported(plain, folder: Path, size=(72, 100), normalize: bool = True, tolerance: float = 1e-4):
     """Written and compared; returns the graph, the file, the example and the differences."""
     pytest.importorskip('onnxruntime')
-    from kd_dense.export.check import compare
-    from kd_dense.export.example import find_example, graph_input
-    from kd_dense.export.onnx_file import write_onnx
+    from kd_dense.export.onnx.compare import compare
+    from kd_dense.export.onnx.example import find_example, graph_input
+    from kd_dense.export.onnx.write import write_onnx
 
     example = find_example(plain, None, size)
     path = folder / 'student.onnx'
@@ -324,7 +324,7 @@ def test_two_stage_graphs_agree_with_mmdets_own_detections(order, normalize, dig
 def facts_of(path: Path) -> dict:
     import onnxruntime
 
-    from kd_dense.export.predict_onnx import read_facts
+    from kd_dense.export.onnx.predict_onnx import read_facts
 
     return read_facts(onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider']))
 
@@ -359,7 +359,7 @@ def test_the_file_says_what_its_user_has_to_know(detector, tmp_path):
 
 
 def test_heads_that_are_not_known_give_their_raw_maps(digits_root, tmp_path, monkeypatch):
-    from kd_dense.export import graphs
+    from kd_dense.export.onnx import graphs
 
     monkeypatch.setattr(graphs, 'can_decode', lambda head: False)
     plain = plain_of(gfl(), digits_root, tmp_path)
@@ -382,7 +382,7 @@ def test_detectors_with_another_second_stage_give_features_and_proposal_maps(dig
 
 
 def test_a_file_that_computes_something_else_is_refused(detector, tmp_path):
-    from kd_dense.export.check import compare
+    from kd_dense.export.onnx.compare import compare
 
     plain = read_plain(detector[0], str(detector[1]))
     graph, path, example, _ = exported(plain, tmp_path)
@@ -392,7 +392,7 @@ def test_a_file_that_computes_something_else_is_refused(detector, tmp_path):
 
 
 def test_other_models_are_refused_in_a_sentence():
-    from kd_dense.export.graphs import graph_of
+    from kd_dense.export.onnx.graphs import graph_of
 
     with pytest.raises(SetupError, match='does not know Linear'):
         graph_of(nn.Linear(1, 1))
@@ -401,7 +401,7 @@ def test_other_models_are_refused_in_a_sentence():
 @pytest.mark.parametrize('size', [1, (2, 3), (6, None)])
 @pytest.mark.parametrize('shape', [(1, 2, 12, 18), (2, 1, 7, 11), (1, 1, 5, 4)])
 def test_adaptive_pools_as_products_are_torchs(size, shape):
-    from kd_dense.export.onnx_file import _without_adaptive_pools
+    from kd_dense.export.onnx.write import _without_adaptive_pools
 
     torch.manual_seed(0)
     x = torch.randn(shape, dtype=torch.float64)
@@ -413,7 +413,7 @@ def test_adaptive_pools_as_products_are_torchs(size, shape):
 def test_suppression_is_torchvisions():
     from torchvision.ops import nms
 
-    from kd_dense.export.predict_onnx import suppress
+    from kd_dense.export.onnx.predict_onnx import suppress
 
     torch.manual_seed(0)
     low = torch.rand(60, 2) * 40

@@ -10,8 +10,8 @@ from mmengine.optim import build_optim_wrapper
 
 from kd_dense import MODELS
 from kd_dense.errors import SetupError
-from tests.models import gfl
-from tests.pairs import raw
+from tests.helpers.models import gfl
+from tests.helpers.pairs import raw
 from tests.test_docs import blocks
 
 DOCS = Path(__file__).parents[1] / 'docs'
@@ -219,8 +219,14 @@ def test_a_property_that_no_view_has_is_told_with_those_that_there_are(registere
     [
         (dict(teacher=None), r'has one `teacher=.*found neither'),
         (dict(teachers=dict(a=dict(config='a.py'))), r'found both'),
-        (dict(teacher=dict(type='kd_dense.Nobody')), r'no such type of teacher.*FrozenTeacher'),
-        (dict(teacher=dict(config='a.py', checkpoin='a')), r"found \['checkpoin', 'config'\]"),
+        (
+            dict(teacher=dict(type='kd_dense.Nobody')),
+            r"The teacher: there is no type 'kd_dense.Nobody'.*FrozenTeacher",
+        ),
+        (
+            dict(teacher=dict(config='a.py', checkpoin='a')),
+            r"found `checkpoin`, `config`. Did you mean 'checkpoint'",
+        ),
         (
             dict(losses=dict(a=dict(type='kd_dense.SoftTargets', teacher='b'))),
             r"losses\.a\.teacher is 'b'; choose one of 'teacher'",

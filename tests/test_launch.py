@@ -16,7 +16,7 @@ from kd_dense.launch import (
     read_config,
     scale_learning_rate,
 )
-from tests.models import distiller
+from tests.helpers.models import distiller
 
 
 def arguments(config, **changes) -> argparse.Namespace:

@@ -8,10 +8,9 @@ import torch
 from mmengine.optim import build_optim_wrapper
 
 from kd_dense import MODELS
-from kd_dense.check.cost import training_step
-from kd_dense.measure import all_seconds, medians, parts_of_step, peak_memory
-from tests.models import distiller
-from tests.pairs import raw
+from kd_dense.measure import all_seconds, medians, parts_of_step, peak_memory, training_step
+from tests.helpers.models import distiller
+from tests.helpers.pairs import raw
 
 
 def test_things_take_turns_and_the_first_rounds_do_not_count():

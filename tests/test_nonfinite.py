@@ -14,9 +14,9 @@ from kd_dense.losses.regions import REGIONS
 from kd_dense.nonfinite import StepGuard, are_finite
 from kd_dense.training import train
 from kd_dense.views import Batch
-from tests.models import distiller, losses
-from tests.pairs import raw
-from tests.trainings import training
+from tests.helpers.models import distiller, losses
+from tests.helpers.pairs import raw
+from tests.helpers.trainings import training
 
 OPTIMIZER = dict(
     type='OptimWrapper',

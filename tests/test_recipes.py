@@ -14,7 +14,7 @@ from kd_dense.compose import add_recipes, check_recipe, preferred, read_recipe, 
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, read_model_config
 from kd_dense.views import VIEWS, view_class
-from tests import models, pairs, segmentation, two_stage
+from tests.helpers import models, pairs, segmentation, two_stage
 
 
 def ssd() -> dict:

@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from kd_dense.errors import SetupError
 from kd_dense.record import FILE, minutes, network, read_record, recorded, versions
-from tests.models import distiller, gfl
+from tests.helpers.models import distiller, gfl
 
 
 def config(tmp_path, **changes) -> Config:

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
+import mmdet
 import numpy as np
 import pytest
 import torch
@@ -18,13 +19,15 @@ from mmengine.config import Config
 
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, read_model_config
+from kd_dense.pictures import Objects
+from kd_dense.pictures.draw import IGNORED
 from kd_dense.record import FILE, recorded
 from kd_dense.report import read_runs
 from kd_dense.report.evidence import gather, most
+from kd_dense.report.figures import write_sheet
 from kd_dense.report.numbers import compare, known_metrics
 from kd_dense.report.outcomes import (
     Change,
-    Objects,
     average_precisions,
     change_of_objects,
     change_of_pixels,
@@ -32,10 +35,10 @@ from kd_dense.report.outcomes import (
     match,
 )
 from kd_dense.report.page import render
-from kd_dense.report.pngs import draw_curves, draw_pictures
-from tests.models import distiller, gfl
-from tests.segmentation import segmentor
-from tests.trainings import train, training
+from kd_dense.report.progress import write_curves
+from tests.helpers.models import distiller, gfl
+from tests.helpers.segmentation import segmentor
+from tests.helpers.trainings import train, training
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,7 +88,7 @@ def test_a_change_counts_objects_gained_and_lost():
 
 
 def test_a_change_counts_pixels_but_not_ignored_ones():
-    truth = [np.array([[0, 1, 2, 255]])]
+    truth = [np.array([[0, 1, 2, IGNORED]])]
     alone, distilled = [np.array([[0, 0, 2, 2]])], [np.array([[0, 1, 1, 0]])]
     change = change_of_pixels(truth, alone, distilled)
     assert (change.both, change.gained, change.lost, change.neither) == (1, 1, 1, 0)
@@ -116,11 +119,11 @@ def test_class_overlaps_are_mmsegs():
 
     rng = np.random.default_rng(0)
     truth = [rng.integers(0, 4, (9, 8)), rng.integers(0, 4, (5, 6))]
-    truth[0][:2] = 255
+    truth[0][:2] = IGNORED
     found = [rng.integers(0, 4, t.shape) for t in truth]
     ours = class_overlaps(truth, found, 5)
     parts = [
-        IoUMetric.intersect_and_union(torch.tensor(f), torch.tensor(t), 5, 255)
+        IoUMetric.intersect_and_union(torch.tensor(f), torch.tensor(t), 5, IGNORED)
         for f, t in zip(found, truth, strict=True)
     ]
     shared, union = (sum(part[i] for part in parts) for i in (0, 1))
@@ -214,6 +217,17 @@ def test_gains_and_the_gap_closed(folders):
     assert mean.before == pytest.approx(30)  # of 20 and 40
 
 
+def test_of_several_teachers_the_best_is_what_the_gap_is_to(folders):
+    names = ['weak teacher', 'distilled', 'teacher', 'alone']
+    roles = ['teacher', 'distilled', 'teacher', 'alone']
+    runs = read_runs([folders[2], *folders], names, roles)
+    assert compare(runs, known_metrics(runs)[0])[0].top == pytest.approx(46.8)
+    evidence = gather(runs, 1, 0.01)
+    page = Page(render(runs, evidence, 'python x', 'torch 1', show=1))
+    assert 'teacher, the best teacher, 46.8' in page.words
+    assert {'weak teacher', 'teacher', 'alone', 'distilled'} <= set(page.captions)
+
+
 def test_a_teacher_below_its_student_has_no_gap(folders):
     runs = read_runs(folders, roles=['distilled', 'alone', 'teacher'])
     assert compare(runs, known_metrics(runs)[0])[0].closed is None
@@ -234,13 +248,13 @@ def test_names_roles_and_folders_that_do_not_fit(folders, tmp_path):
 class Page(HTMLParser):
     """What a page shows, and what it refers to."""
 
-    VOID = ('meta', 'link', 'line', 'rect', 'circle', 'image', 'use', 'polyline')
+    VOID = ('meta', 'link', 'img', 'line', 'rect', 'circle', 'image', 'use', 'polyline')
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.references, self.ids, self.rows, self.tags = [], set(), [], set()
         self._cell, self._skipped, self._open = False, 0, []
-        self.words = ''
+        self.words, self.captions = '', []
         self.feed(text)
         assert not self._open, self._open
 
@@ -274,6 +288,8 @@ class Page(HTMLParser):
             assert 'url(' not in data and '@import' not in data
             return
         self.words += data
+        if 'figcaption' in self._open:
+            self.captions.append(data)
         if self._cell:
             self.rows[-1][-1] += data
 
@@ -321,9 +337,10 @@ def test_the_page_holds_numbers_pictures_and_curves(folders, tmp_path):
     assert 'On 4 of 6 validation images' in page.words
     assert 'there is one training of the student alone' in page.words
     assert 'kd-dense train the_distilled.py' in page.words and 'mmdet ' in page.words
-    for draw in (draw_curves, draw_pictures):
-        assert draw(tmp_path / 'x.png', runs, evidence, 2)
-        assert (tmp_path / 'x.png').read_bytes()[:4] == b'\x89PNG'
+    assert write_curves(tmp_path / 'curves.png', runs)
+    assert write_sheet(tmp_path / 'sheet.png', runs, evidence, 2)
+    for name in ('curves.png', 'sheet.png'):
+        assert (tmp_path / name).read_bytes()[:4] == b'\x89PNG'
 
 
 def test_names_are_escaped(folders):
@@ -418,7 +435,7 @@ def test_the_page_of_segmentation(segmentation_folders, tmp_path):
     assert 'Distillation did not help here' in page.words
     assert 'gained and lost' in page.words and 'background' in page.words
     assert 'A pixel is right where the surest class is the annotated one' in page.words
-    assert draw_pictures(tmp_path / 'x.png', runs, evidence, 2)
+    assert write_sheet(tmp_path / 'x.png', runs, evidence, 2)
 
 
 def test_one_report_shows_one_task(segmentation_folders, folders):
@@ -448,7 +465,7 @@ def test_the_tool_writes_the_page_and_its_pictures(folders, tmp_path):
     }  # fmt: skip
     page = Page(out.read_text(encoding='utf-8'))
     assert_self_contained(page)
-    assert 'tools/report.py' in page.words and 'onedl-mmdetection' in page.words
+    assert 'tools/report.py' in page.words and f'mmdet {mmdet.__version__}' in page.words
 
 
 def test_the_tool_says_what_is_wrong_in_a_sentence(tmp_path):

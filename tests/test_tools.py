@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 
 from kd_dense.hosts import build_model
-from tests.models import distiller, free_port, gfl
+from tests.helpers.models import distiller, free_port, gfl
 
 ROOT = Path(__file__).parents[1]
 

@@ -2,12 +2,15 @@
 
 import copy
 
+import pytest
 import torch
 from mmengine.config import Config
 
+from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model
-from tests.models import distiller, gfl, losses
-from tests.trainings import assert_same, state, train, train_apart, training
+from kd_dense.training import check_length, newest
+from tests.helpers.models import distiller, gfl, losses
+from tests.helpers.trainings import assert_same, state, train, train_apart, training
 
 
 def test_a_killed_training_resumes_bit_for_bit(digits_root, tmp_path):
@@ -116,7 +119,7 @@ def _model() -> torch.nn.Module:
 
 
 def _backward(model: torch.nn.Module, part: slice) -> None:
-    from tests.models import raw_batch
+    from tests.helpers.models import raw_batch
 
     distilled = getattr(model, 'module', model)
     data = distilled.data_preprocessor(raw_batch((3, 2, 4, 0)), True)
@@ -135,3 +138,54 @@ def test_two_ranks_of_two_images_equal_one_of_four(tmp_path):
         torch.testing.assert_close(
             two[name], expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()), msg=name
         )
+
+
+# -- what --resume finds -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(monkeypatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr('kd_dense.training.print_log', lambda text, *_: lines.append(text))
+    return lines
+
+
+def folder_with(path, *steps: int, note: str | None = None):
+    for step in steps:
+        torch.save(dict(step=step), path / f'iter_{step}.pth')
+        torch.save(dict(step=step), path / f'iter_{step}_student.pth')
+    if note is not None:
+        (path / 'last_checkpoint').write_text(note)
+    return path
+
+
+@pytest.mark.parametrize('note', ['', 'elsewhere/iter_9.pth', None])
+def test_an_empty_or_stale_note_is_mended_from_the_files(tmp_path, told, note):
+    folder = folder_with(tmp_path, 5, 10, note=note)
+    assert newest(str(folder)) == str(folder / 'iter_10.pth') and not told
+
+
+def test_the_noted_one_counts_also_where_the_folder_was_moved(tmp_path, told):
+    folder = folder_with(tmp_path, 5, 10, note='where/it/was/iter_5.pth')
+    assert newest(str(folder)) == str(folder / 'iter_5.pth') and not told
+
+
+def test_a_checkpoint_that_is_cut_short_is_passed_over_and_told(tmp_path, told):
+    folder = folder_with(tmp_path, 5, 10, note='iter_10.pth')
+    whole = (folder / 'iter_10.pth').read_bytes()
+    for size in (0, len(whole) // 2):
+        (folder / 'iter_10.pth').write_bytes(whole[:size])
+        assert newest(str(folder)) == str(folder / 'iter_5.pth')
+    assert len(told) == 2 and 'iter_10.pth is cut short' in told[0]
+
+
+def test_nothing_to_resume_is_told(tmp_path, told):
+    assert newest(str(tmp_path)) is None
+    assert 'nothing to resume' in told[0] and 'starting anew' in told[0]
+
+
+@pytest.mark.parametrize('length', [0, -3])
+@pytest.mark.parametrize('key', ['max_iters', 'max_epochs'])
+def test_a_training_without_a_step_is_refused(key, length):
+    with pytest.raises(SetupError, match=f'train_cfg.{key} is {length}: nothing would be trained'):
+        check_length(Config(dict(train_cfg={key: length})))

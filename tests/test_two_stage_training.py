@@ -10,9 +10,9 @@ from mmengine.runner import Runner
 
 from kd_dense import MODELS
 from kd_dense.hosts import build_model, read_model_config
-from tests.models import raw_batch
-from tests.trainings import assert_same, state, train, training
-from tests.two_stage import distiller, faster_rcnn, losses
+from tests.helpers.models import raw_batch
+from tests.helpers.trainings import assert_same, state, train, training
+from tests.helpers.two_stage import distiller, faster_rcnn, losses
 
 
 class Stop(Hook):

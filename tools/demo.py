@@ -99,17 +99,20 @@ def parameters(checkpoint: Path) -> float:
 
 def report(task: Task, results: dict[str, dict]) -> None:
     """Print the table."""
-    titles = ('model', 'parameters', *task.metrics, 'gain', 'minutes')
-    print(('\n{:36}{:>12}' + '{:>8}' * len(task.metrics) + '{:>8}{:>9}').format(*titles))
+    from kd_dense.text_table import text_table
+
     teacher, alone, taught = (
         results[name][task.main_metric] for name in ('teacher', 'student', 'distilled')
     )
+    rows = []
     for stage in task.stages:
         result = results[stage.name]
-        size = f'{parameters(task.checkpoint(stage.name)):10.2f} M'
-        values = ''.join(f'{result[key]:8.{task.decimals}f}' for key in task.metrics.values())
+        size = f'{parameters(task.checkpoint(stage.name)):.2f} M'
+        values = (f'{result[key]:.{task.decimals}f}' for key in task.metrics.values())
         gain = f'{taught - alone:+.{task.decimals}f}' if stage.name == 'distilled' else ''
-        print(f'{stage.title:36}{size}{values}{gain:>8}{result["minutes"]:9.1f}')
+        rows.append((stage.title, size, *values, gain, f'{result["minutes"]:.1f}'))
+    header = ('model', 'parameters', *task.metrics, 'gain', 'minutes')
+    print('', *text_table(rows, header, right=True), sep='\n')
     if taught > alone and teacher > alone:
         share = (taught - alone) / (teacher - alone)
         print(f'\nDistillation closed {share:.0%} of the gap between student and teacher.')

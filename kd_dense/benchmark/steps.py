@@ -58,13 +58,6 @@ def noise_labels(images: int, size: int, num_classes: int = 19) -> list:
     return samples
 
 
-def training_step(model: nn.Module, optimizer: OptimWrapper, data: dict) -> None:
-    """Forward, backward and update; in an adversarial training the critic's too."""
-    batch = model.data_preprocessor(copy.deepcopy(data), True)
-    loss, _ = model.parse_losses(model(**batch, mode='loss'))
-    optimizer.update_params(loss)
-
-
 def critic_step(model: nn.Module, optimizer: OptimWrapper, data: dict) -> Callable[[], None]:
     """Forward, backward and update of the discriminator alone, on what one batch shows it."""
     batch = model.data_preprocessor(copy.deepcopy(data), True)

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..compose import recipes
 from ..hosts import build_model, read_model_config
+from ..measure import training_step
 from ..registry import MODELS
 from .steps import (
     critic_step,
@@ -21,13 +22,12 @@ from .steps import (
     noise_images,
     noise_labels,
     teacher_forward,
-    training_step,
 )
 
 LD_DETECTOR = 'mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py'
 PLAIN, TEACHER, CRITIC = 'student step, plain', 'teacher forward, plain', 'critic step, plain'
 OURS = ('our step, all, float32', 'our step, all, bfloat16')
-ALONE = 'our losses alone'
+LOSSES = 'our losses alone'
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ PAIRS = {
             'our step, main, float32',
             'our step, main, bfloat16',
             *OURS,
-            ALONE,
+            LOSSES,
         ),
     ),
     'faster_rcnn': Pair(
@@ -115,7 +115,7 @@ class Subjects:
         if hasattr(model, 'load_teacher'):
             model.load_teacher()
         model.train()
-        if name == ALONE:
+        if name == LOSSES:
             return losses_only(model, self.data)
         optimizer = self.optimizer(model)
         if name == CRITIC:

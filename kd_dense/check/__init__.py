@@ -1,8 +1,11 @@
-"""The check: examines a distillation before days of training are lost."""
+"""The check: examines a distillation before days of training are lost.
 
-from .examine import Options, before_training, examine, refuse
+Each ``examine_...`` looks at one side of what was built of a config (:class:`.built.Built`), and
+tells what it finds in a section of the report (:class:`.report.Section`).
+"""
+
+from .examine import Options, before_training, examine
 from .report import OK, SKIPPED, WARNING, WRONG, Line, Report, Section
-from .table import as_lines, as_table
 
 __all__ = [
     'OK',
@@ -13,9 +16,6 @@ __all__ = [
     'Options',
     'Report',
     'Section',
-    'as_lines',
-    'as_table',
     'before_training',
     'examine',
-    'refuse',
 ]

@@ -10,17 +10,18 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from mmengine.runner.checkpoint import load_state_dict
+from torch import nn
 
 from ..errors import SetupError
-from ..hooks.balance import STUDENT, examine, summarize
+from ..hooks.balance import STUDENT, find_problems, summarize
 from ..hooks.common import restored_afterwards
 from ..hooks.loss_balance import measure_distiller
 from ..hosts import isolated_rng
 from ..hosts.checkpoints import model_state
 from ..views import Batch, SegmentationView, TwoStageView, View, host_info, view_class
-from .parts import Parts, as_list
-from .report import Section
+from .built import Built, as_list
+from .report import WARNING, WRONG, Section
 from .weights import announce_pretrained
 
 WARN_ABOVE = 0.9  # as LossBalanceHook's default
@@ -39,31 +40,21 @@ def read_batch(config: Config) -> dict[str, Any]:
 
 
 def examine_batch(student: nn.Module, batch: dict[str, Any], section: Section) -> None:
-    """Tell what a batch holds, and what the student's own loss takes for positive.
-
-    Args:
-        student: on its device.
-        batch: as the data loader gives it; it is not changed.
-        section: where to tell.
-    """
+    """Tell what a batch holds, and what the student's own loss takes for positive."""
     with restored_afterwards(student), section.collect_errors('data'):
         student.train()
         data = student.data_preprocessor(copy.deepcopy(batch), True)
         size = ' x '.join(map(str, data['inputs'].shape[-2:]))
-        section.ok('images', f'{len(data["inputs"])} padded to {size} pixels')
+        section.tell('images', f'{len(data["inputs"])} padded to {size} pixels')
         view = view_class(student)(student, Batch(data['inputs'], data['data_samples']))
         if isinstance(view, SegmentationView):
             _pixels(view, section)
             return
-        if not _boxes(view, _classes(student), section):
+        if not _boxes(view, host_info(student).num_classes, section):
             return  # the student's own loss would fail on such labels, in other words
         with view.recording(), torch.no_grad():
             student(data['inputs'], data['data_samples'], mode='loss')
         _positives(view, section)
-
-
-def _classes(student: nn.Module) -> int:
-    return host_info(student).num_classes
 
 
 def _boxes(view: View, num_classes: int, section: Section) -> bool:
@@ -71,28 +62,26 @@ def _boxes(view: View, num_classes: int, section: Section) -> bool:
     labels = [sample.gt_instances.labels.cpu() for sample in view.batch.samples]
     empty = sum(not len(each) for each in labels)
     every = torch.cat(labels)
-    shown = f'{len(every)} of {len(every.unique())} classes' + (
-        f', {empty} image{"s" if empty > 1 else ""} without' if empty else ''
+    largest = int(every.max()) if len(every) else -1
+    beyond = num_classes and largest >= num_classes
+    problem, way_out = '', ''
+    if beyond:
+        problem = f'A label is {largest}, and the student knows the classes 0 to {num_classes - 1}.'
+        way_out = "Set `num_classes` of the student's head to what the data has."
+    elif not len(every):
+        problem = 'There is no object in the whole batch.'
+        way_out = 'Look at `metainfo` (classes of other names are left out) and the annotations.'
+    without = f', {empty} image{"s" if empty > 1 else ""} without' if empty else ''
+    section.tell(
+        'objects',
+        f'{len(every)} of {len(every.unique())} classes{without}',
+        mark=WRONG if beyond else WARNING,
+        problem=problem,
+        way_out=way_out,
+        objects=len(every),
+        images_without=empty,
     )
-    if num_classes and len(every) and int(every.max()) >= num_classes:
-        section.wrong(
-            'objects',
-            shown,
-            problem=f'A label is {int(every.max())}, and the student knows the classes 0 to '
-            f'{num_classes - 1}.',
-            way_out="Set `num_classes` of the student's head to what the data has.",
-        )
-        return False
-    if not len(every):
-        section.warning(
-            'objects',
-            shown,
-            problem='There is no object in the whole batch.',
-            way_out='Look at `metainfo` (classes of other names are left out) and the annotations.',
-        )
-    else:
-        section.ok('objects', shown, objects=len(every), images_without=empty)
-    return True
+    return not beyond
 
 
 def _positives(view: View, section: Section) -> None:
@@ -102,57 +91,51 @@ def _positives(view: View, section: Section) -> None:
         section.skipped('positives', f'not known of a {type(view.model).__name__}')
         return
     counts = [int((positive & (view.level_index == i)).sum()) for i in range(len(view.strides))]
-    stage = 'positives of the RPN' if isinstance(view, TwoStageView) else 'positives'
-    shown = ', '.join(f'{n} at stride {s:g}' for n, s in zip(counts, view.strides, strict=True))
+    by_stride = dict(zip(view.strides, counts, strict=True))
     objects = sum(len(sample.gt_instances) for sample in view.batch.samples)
-    if objects and not sum(counts):
-        section.wrong(
-            stage,
-            shown,
-            problem=f'{objects} objects, and no prediction of the student is assigned to any.',
-            way_out="Look at sizes of anchors and regression ranges, at the assigner's thresholds "
-            'and at the size that images are brought to.',
-        )
-    else:
-        section.ok(stage, shown, by_stride=dict(zip(view.strides, counts, strict=True)))
+    problem = f'{objects} objects, and no prediction of the student is assigned to any.'
+    section.tell(
+        'positives of the RPN' if isinstance(view, TwoStageView) else 'positives',
+        ', '.join(f'{count} at stride {stride:g}' for stride, count in by_stride.items()),
+        problem=problem if objects and not sum(counts) else '',
+        way_out="Look at sizes of anchors and regression ranges, at the assigner's thresholds and "
+        'at the size that images are brought to.',
+        by_stride=by_stride,
+    )
     if isinstance(view, TwoStageView):
         found, sampled = int(view.roi_positives.sum()), int(view.roi_sampled.sum())
-        section.ok('positive proposals', f'{found} of {sampled} sampled', positive=found)
+        section.tell('positive proposals', f'{found} of {sampled} sampled', positive=found)
 
 
 def _pixels(view: SegmentationView, section: Section) -> None:
-    labels, valid = view.labels, view.valid_pixels
-    share = float(valid.float().mean())
-    values = labels[valid].unique().tolist()
+    share = float(view.valid_pixels.float().mean())
+    values = view.labels[view.valid_pixels].unique().tolist()
     num_classes = view.head.num_classes
+    problem = f'Every pixel of the batch is ignored (label {view.head.ignore_index}).'
+    section.tell(
+        'valid pixels',
+        f'{share:.0%}',
+        problem='' if values else problem,
+        way_out='Look at the label pictures, `reduce_zero_label` and `ignore_index`.',
+        share=share,
+    )
     if not values:
-        section.wrong(
-            'valid pixels',
-            f'{share:.0%}',
-            problem=f'Every pixel of the batch is ignored (label {view.head.ignore_index}).',
-            way_out='Look at the label pictures, `reduce_zero_label` and `ignore_index`.',
-        )
         return
-    section.ok('valid pixels', f'{share:.0%}', share=share)
-    beyond = [v for v in values if v >= num_classes]
-    shown = f'{len(values)} of {num_classes}'
-    if len(values) <= MANY_CLASSES:
-        shown += f': {", ".join(map(str, values))}'
-    if beyond:
-        section.wrong(
-            'classes',
-            shown,
-            problem=f'The labels hold {", ".join(map(str, beyond[:4]))}, and the student knows the '
-            f'classes 0 to {num_classes - 1}.',
-            way_out="Set `num_classes` of the student's heads to what the data has, or look at "
-            '`reduce_zero_label` and the ignored label (255).',
-        )
-    else:
-        section.ok('classes', shown, present=values)
+    listed = f': {", ".join(map(str, values))}' if len(values) <= MANY_CLASSES else ''
+    beyond = ', '.join(str(value) for value in values if value >= num_classes)
+    problem = f'The labels hold {beyond}, and the student knows the classes 0 to {num_classes - 1}.'
+    section.tell(
+        'classes',
+        f'{len(values)} of {num_classes}{listed}',
+        problem=problem if beyond else '',
+        way_out="Set `num_classes` of the student's heads to what the data has, or look at "
+        '`reduce_zero_label` and the ignored label (255).',
+        present=values,
+    )
 
 
 def start_training(
-    parts: Parts,
+    built: Built,
     checkpoint: Mapping[str, Any] | None,
     optim_wrapper: ConfigDict,
     device: str,
@@ -160,33 +143,20 @@ def start_training(
 ) -> OptimWrapper | None:
     """Bring a distiller to where its training starts, with its optimizer; None if that fails.
 
-    Args:
-        parts: with a distiller whose teacher is loaded.
-        checkpoint: what the student starts from.
-        optim_wrapper: config of its optimizer.
-        device: where to run.
-        section: where to tell what went wrong.
+    Its teachers are loaded already; the student starts from the checkpoint, as far as it matches.
     """
-    announce_pretrained(parts.student)
+    announce_pretrained(built.student)
     with section.collect_errors('start'), isolated_rng(seed=0):
-        parts.distiller.init_weights()
+        built.distiller.init_weights()
         if checkpoint is not None:
-            load_matching(parts.student, checkpoint)
-        parts.distiller.to(device).train()
-        return build_optim_wrapper(parts.distiller, optim_wrapper)
+            load_state_dict(built.student, model_state(checkpoint), strict=False)
+        built.distiller.to(device).train()
+        return build_optim_wrapper(built.distiller, optim_wrapper)
     return None
 
 
-def load_matching(student: nn.Module, checkpoint: Mapping[str, Any]) -> None:
-    """Load what matches of a checkpoint, as ``load_from`` does."""
-    own = student.state_dict()
-    state: dict[str, Tensor] = model_state(checkpoint)
-    matching = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-    student.load_state_dict(matching, strict=False)
-
-
 def examine_losses(
-    parts: Parts,
+    built: Built,
     batch: dict[str, Any],
     optimizer: OptimWrapper,
     config: Config,
@@ -194,29 +164,30 @@ def examine_losses(
 ) -> None:
     """Value and share of the gradient of every loss on one batch.
 
-    Args:
-        parts: with a distiller that is ready to train.
-        batch: as the data loader gives it; it is not changed.
-        optimizer: the distiller's, whose mixed precision is that of the training.
-        config: of the training; its ``LossBalanceHook`` may say from when on a loss drowns others.
-        section: where to tell.
+    The optimizer's mixed precision is that of the training, whose ``LossBalanceHook`` may say from
+    when on a loss drowns others.
     """
     section.columns = ('weight', 'value', 'gradient', 'share')
     hooks = [h for h in as_list(config.get('custom_hooks')) if 'LossBalanceHook' in str(h['type'])]
     warn_above = next((h['warn_above'] for h in hooks if 'warn_above' in h), WARN_ABOVE)
     with section.collect_errors('losses'), isolated_rng(seed=0):
-        measured = measure_distiller(parts.distiller, batch, optimizer)
-        rows = summarize([measured], parts.losses)
-        found = {each.name: each for each in examine(rows, warn_above)}
+        measured = measure_distiller(built.distiller, batch, optimizer)
+        rows = summarize([measured], built.losses)
+        found = {each.name: each for each in find_problems(rows, warn_above)}
         for name, row in rows.items():
             title = name if name == STUDENT else f'losses.{name}'
             weight = '' if row.weight is None else f'{row.weight:.4g}'
             if row.value is None:
-                section.ok(title, weight, 'off')
+                section.tell(title, weight, 'off')
                 continue
-            shown = (weight, f'{row.value:.4g}', f'{row.gradient_norm:.4g}', f'{row.share:.0%}')
-            if name not in found:
-                section.ok(title, *shown, **row._asdict())
-                continue
-            tell = section.wrong if found[name].grave else section.warning
-            tell(title, *shown, problem=found[name].text, **row._asdict())
+            problem = found.get(name)
+            section.tell(
+                title,
+                weight,
+                f'{row.value:.4g}',
+                f'{row.gradient_norm:.4g}',
+                f'{row.share:.0%}',
+                problem=problem.text if problem else '',
+                mark=WRONG if problem and problem.grave else WARNING,
+                **row._asdict(),
+            )

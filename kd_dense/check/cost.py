@@ -13,22 +13,21 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
 
 from ..hosts import build_model, isolated_rng
 from ..hosts.configs import plain_student
-from ..measure import all_seconds, medians, parts_of_step, peak_memory
+from ..measure import all_seconds, medians, parts_of_step, peak_memory, training_step
 from ..registry import MODELS
-from .parts import Parts
+from .built import Built
 from .report import Section
 
-ALONE, DISTILLED = 'the student alone', 'with the teacher'
+WITHOUT, WITH = 'the student alone', 'with the teacher'
 
 
 def examine_cost(
-    parts: Parts,
+    built: Built,
     optimizer: OptimWrapper,
     batch: dict[str, Any],
     config: Config,
@@ -38,33 +37,25 @@ def examine_cost(
     """Time some steps of both, in turns, after one to warm up, and look into one of them.
 
     The distiller has moved when this is done: its weights are no longer those it started with.
-
-    Args:
-        parts: with a distiller that is ready to train.
-        optimizer: the distiller's.
-        batch: as the data loader gives it.
-        config: of the training.
-        steps: how many to time.
-        section: where to tell.
     """
     section.columns = ('seconds', 'peak MiB')
     with section.collect_errors('steps'), isolated_rng(seed=0):
-        alone = copy.deepcopy(parts.student).train()
+        alone = copy.deepcopy(built.student).train()
         on_gpu = next(alone.parameters()).is_cuda
-        own = build_optim_wrapper(alone, optimizers(config, on_gpu)[ALONE])
+        own = build_optim_wrapper(alone, optimizers(config, on_gpu)[WITHOUT])
         runs = {
-            ALONE: partial(training_step, alone, own, batch),
-            DISTILLED: partial(training_step, parts.distiller, optimizer, batch),
+            WITHOUT: partial(training_step, alone, own, batch),
+            WITH: partial(training_step, built.distiller, optimizer, batch),
         }
         times = medians(all_seconds(runs, steps, on_gpu))
-        parts_seconds = parts_of_step(runs[DISTILLED], on_gpu)
+        parts_seconds = parts_of_step(runs[WITH], on_gpu)
         del alone, own, runs
         peaks = _peaks(config, batch)
         for name, peak in peaks.items():
-            factor = times[name] / times[ALONE]
-            shown = f'{times[name]:.3g}' + (f' (x {factor:.2f})' if name == DISTILLED else '')
+            factor = times[name] / times[WITHOUT]
+            shown = f'{times[name]:.3g}' + (f' (x {factor:.2f})' if name == WITH else '')
             memory = 'unknown' if peak is None else f'{peak:.0f}'
-            section.ok(name, shown, memory, seconds=times[name], mib=peak)
+            section.tell(name, shown, memory, seconds=times[name], mib=peak)
         _tell_parts(parts_seconds, section)
 
 
@@ -77,23 +68,14 @@ def _tell_parts(found: dict[str, float], section: Section) -> None:
         groups[kind] = groups.get(kind, 0.0) + spent
     for kind, spent in groups.items():
         inside = {k.split('.', 1)[1]: v for k, v in found.items() if k.startswith(f'{kind}.')}
-        section.ok(
-            f'  of it: {kind}', f'{spent:.3g} ({spent / whole:.0%})', seconds=spent, parts=inside
-        )
-
-
-def training_step(model: BaseModel, optimizer: OptimWrapper, data: dict[str, Any]) -> None:
-    """Forward, backward and update, as mmengine's ``train_step``."""
-    with optimizer.optim_context(model):
-        batch = model.data_preprocessor(copy.deepcopy(data), True)
-        losses = model(**batch, mode='loss')
-    optimizer.update_params(model.parse_losses(losses)[0])
+        # the share alone: under the profiler a step takes longer
+        section.tell(f'  of it: {kind}', f'{spent / whole:.0%}', seconds=spent, parts=inside)
 
 
 def optimizers(config: Config, on_gpu: bool) -> dict[str, ConfigDict]:
     """Configs of both optimizers; without mixed precision where there is no GPU to mix on."""
     found = {}
-    for name, source in ((ALONE, plain_student(config)), (DISTILLED, config)):
+    for name, source in ((WITHOUT, plain_student(config)), (WITH, config)):
         wrapper = copy.deepcopy(source.optim_wrapper)
         for part in (wrapper, *(wrapper.get(key, {}) for key in ('student', 'discriminator'))):
             if not on_gpu and 'Amp' in str(part.get('type')):
@@ -112,7 +94,7 @@ def _peaks(config: Config, batch: dict[str, Any]) -> dict[str, float | None]:
     with tempfile.TemporaryDirectory() as folder:
         config.dump(Path(folder, 'config.py'))
         torch.save(batch, Path(folder, 'batch.pt'))
-        for name in (ALONE, DISTILLED):
+        for name in (WITHOUT, WITH):
             command = [sys.executable, '-m', 'kd_dense.check.cost', folder, name]
             done = subprocess.run(command, capture_output=True, text=True)
             failed = bool(done.returncode)
@@ -126,7 +108,7 @@ def _peak_here(folder: str, name: str) -> float:
     batch = torch.load(Path(folder, 'batch.pt'), weights_only=False)
     device = get_device()
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
-        if name == ALONE:
+        if name == WITHOUT:
             model = build_model(plain_student(config).model)
         else:
             model = MODELS.build(config.model)

@@ -12,19 +12,19 @@ from mmengine.device import get_device
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 
-from ..distiller import Distiller
+from ..distiller import STUDENT, Distiller
 from ..errors import SetupError
 from ..hosts import isolated_rng
 from ..hosts.configs import check_data, is_distiller
 from .batch import examine_batch, examine_losses, read_batch, start_training
+from .built import Built, build, of_distiller
 from .classes import classes_of_data, examine_classes
-from .cost import DISTILLED, examine_cost, optimizers
+from .cost import WITH, examine_cost, optimizers
 from .pair import examine_pair
-from .parts import Parts, build_parts, describe, parts_of
 from .preprocessing import examine_preprocessing
 from .report import Report, Section
 from .validation import examine_quality
-from .weights import Read, examine_weights
+from .weights import Checkpoints, examine_weights
 
 COUNTER = itertools.count()  # of examinations: mmengine shares messages between equal names
 
@@ -71,10 +71,10 @@ def examine(
     MessageHub.get_instance(f'kd_dense.check.{next(COUNTER)}')  # none of another training
     report = Report(subject)
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
-        say('building teacher and student')
-        parts = build_parts(config, report.section('Models'))
-        read = _at_rest(parts, config, options.checkpoint or config.get('load_from'), report)
-        _at_work(parts, read, config, options, report, say)
+        say('building teachers and student')
+        built = build(config, report.section('Models'))
+        read = _at_rest(built, config, options.checkpoint or config.get('load_from'), report)
+        _at_work(built, read, config, options, report, say)
     return report
 
 
@@ -87,55 +87,36 @@ def before_training(config: Config, distiller: Distiller, subject: str) -> Repor
         subject: what to call it.
     """
     report = Report(subject)
-    # of the models nothing is told here: they are built
-    parts = parts_of(distiller, models := Section('models'))
+    # that models could be built needs no line
+    built = of_distiller(distiller, models := Section('Models'))
     if models.findings():
         report.sections.append(models)
     scope = DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet'))
     with isolated_rng(), scope:
-        _at_rest(parts, config, config.get('load_from'), report, fetch=False)
+        _at_rest(built, config, config.get('load_from'), report, fetch=False)
     return report
 
 
-def refuse(report: Report) -> None:
-    """Refuse a training in which something is wrong.
-
-    Raises:
-        SetupError: all that is not right, at once.
-    """
-    if report.healthy:
-        return
-    found = [' '.join(filter(None, (f.problem, f.way_out))) for f in report.findings()]
-    if len(found) == 1:
-        raise SetupError(found[0])
-    listed = '\n  - '.join(found)
-    raise SetupError(
-        f'{len(found)} things are not right with {report.subject}:\n  - {listed}\n'
-        '`--no-check` trains all the same, where that is possible.'
-    )
-
-
 def _at_rest(
-    parts: Parts, config: Config, start: str | None, report: Report, fetch: bool = True
-) -> Read:
+    built: Built, config: Config, start: str | None, report: Report, fetch: bool = True
+) -> Checkpoints:
     """What can be said of models, checkpoints and names without showing a picture of the data."""
     resumes = bool(config.get('resume'))
-    read = examine_weights(parts, start, report.section('Weights'), fetch, resumes)
+    read = examine_weights(built, start, report.section('Weights'), fetch, resumes)
     section = report.section('Classes')
-    hosts = describe(parts, section)
     data = classes_of_data(config, section)
-    examine_classes(parts, hosts, data, read.teacher, section)
-    examine_preprocessing(parts, read, report.section('Preprocessing'))
-    examine_pair(parts, hosts, section := report.section('Pair'))
-    if parts.error is not None and report.healthy:  # of none of the parts, nor of their agreement
+    examine_classes(built, data, read, section)
+    examine_preprocessing(built, read, report.section('Preprocessing'))
+    examine_pair(built, section := report.section('Pair'))
+    if built.error is not None and report.healthy:  # of none of the built, nor of their agreement
         with section.collect_errors('distiller'):
-            raise parts.error
+            raise built.error
     return read
 
 
 def _at_work(
-    parts: Parts,
-    read: Read,
+    built: Built,
+    read: Checkpoints,
     config: Config,
     options: Options,
     report: Report,
@@ -143,7 +124,7 @@ def _at_work(
 ) -> None:
     """What shows on real images."""
     section = report.section('One batch of the training set')
-    if parts.student is None:
+    if built.student is None:
         section.skipped('batch', 'there is no student to show it to')
         return
     batch: dict[str, Any] | None = None
@@ -154,45 +135,44 @@ def _at_work(
     if batch is None:
         return
     device = get_device()
-    examine_batch(parts.student.to(device), batch, section)
+    examine_batch(built.student.to(device), batch, section)
 
     section = report.section('Losses on this batch')
     say('computing every loss and its gradient')
-    if not _loads(parts, told=not report.healthy, section=section):
+    if not _loads(built, told=not report.healthy, section=section):
         section.skipped('losses', 'the pair cannot train yet: see what is wrong')
         return
-    wrapper = optimizers(config, on_gpu=device.startswith('cuda'))[DISTILLED]
-    optimizer = start_training(parts, read.student, wrapper, device, section)
+    wrapper = optimizers(config, on_gpu=device.startswith('cuda'))[WITH]
+    optimizer = start_training(built, read.get(STUDENT), wrapper, device, section)
     if optimizer is None:
         return
-    examine_losses(parts, batch, optimizer, config, section)
+    examine_losses(built, batch, optimizer, config, section)
 
     if options.validate:
         section = report.section('Quality')
         say(f'evaluating on {options.validate} images of the validation set')
         with section.collect_errors('validation set'):
             check_data(config, ('val_dataloader',))
-            trained = read.student is not None
-            examine_quality(parts, trained, config, options.validate, section)
+            examine_quality(built, STUDENT in read, config, options.validate, section)
     if options.steps:
         say(f'timing {options.steps} steps')
         section = report.section('Cost of a step')
-        examine_cost(parts, optimizer, batch, config, options.steps, section)
+        examine_cost(built, optimizer, batch, config, options.steps, section)
 
 
-def _loads(parts: Parts, told: bool, section: Section) -> bool:
-    """Whether the teacher can be loaded beside its student.
+def _loads(built: Built, told: bool, section: Section) -> bool:
+    """Whether the teachers can be loaded beside their student.
 
     Args:
-        parts: with a distiller, or without.
+        built: with a distiller, or without.
         told: whether what is wrong with the pair was told before.
         section: where to tell it else.
     """
-    if parts.distiller is None:
+    if built.distiller is None:
         return False
     tried = Section('')
     with tried.collect_errors('teacher'):
-        parts.distiller.load_teacher()
+        built.distiller.load_teacher()
     if not told:
         section.lines += tried.lines
     return not tried.lines

@@ -1,12 +1,13 @@
-"""Whether teacher and student agree in what the losses compare, and each with itself."""
+"""Whether teachers and student agree in what the losses compare, and each with itself."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from ..pair import differences, unmet
-from ..views import OneStageView, SegmentationView, TwoStageView, probe, view_class
-from .parts import Hosts, Parts
+from ..distiller import STUDENT
+from ..pair import AGREE, not_offered, unmet
+from ..views import OneStageView, TwoStageView, probe, view_class
+from .built import Built
 from .report import Section
 
 UNKNOWN = ('', 'none', 'unknown')
@@ -25,53 +26,51 @@ LONG = 25  # characters of a cell that is not shown twice
 PICTURE = 256  # pixels, of the picture that is shown to count levels
 
 
-def examine_pair(parts: Parts, hosts: Hosts, section: Section) -> None:
-    """Compare what both models tell about themselves, and ask the losses.
-
-    Args:
-        parts, hosts: the models, and what they tell of themselves.
-        section: where to tell.
-    """
-    section.columns = ('student', 'teacher')
-    minded = {}
-    if hosts.student and hosts.teacher:
-        found = differences(parts.student, hosts.teacher, parts.losses, parts.teacher.same_classes)
-        minded = {each.what: each for each in found}
-        section.summary = f'{hosts.student.head} and {hosts.teacher.head}, ' + (
-            f'strides {_text(hosts.student.strides)}'
-            if hosts.student.strides == hosts.teacher.strides
-            else f'strides {_text(hosts.student.strides)} and {_text(hosts.teacher.strides)}'
-        )
-    if 'num_levels' in minded:  # shown with the strides
-        minded.setdefault('strides', minded['num_levels'])
+def examine_pair(built: Built, section: Section) -> None:
+    """Compare what all models tell about themselves, and ask the losses."""
+    roles = section.columns = (STUDENT, *built.teachers)
+    known = [built.infos[role] for role in roles if role in built.infos]
+    strides = list(dict.fromkeys(_text(info.strides) for info in known))
+    heads = ' and '.join(info.head for info in known)
+    section.summary = f'{heads}, strides {" and ".join(strides)}'
+    minded = _minded(built)
     for what, item in ITEMS.items():
-        shown = tuple(
-            _text(getattr(host, what)) if host else '' for host in (hosts.student, hosts.teacher)
-        )
-        if all(text in UNKNOWN for text in shown):
+        cells = [_text(getattr(built.infos[r], what)) if r in built.infos else '' for r in roles]
+        if all(text in UNKNOWN for text in cells):
             continue
-        if shown[0] == shown[1] and len(shown[0]) > LONG:
-            shown = (shown[0], 'the same')
-        if what in minded:
-            section.wrong(
-                item,
-                *shown,
-                problem=f'The {minded[what]}.',
-                way_out='Choose a teacher that agrees with the student there, or leave out the '
-                'losses named; losses on features ask the least of a pair: hints '
-                '(FeatureImitation) and PKD (PearsonDistillation).',
-                losses=minded[what].losses,
-            )
-        else:
-            section.ok(item, *shown)
-    for role, model in parts.models().items():
-        if model is not None:
-            _levels(role, model, section)
-            _background(role, model, section)
-    if parts.student is not None and hosts.student is not None:
-        for name, loss in parts.losses.items():
-            for problem in unmet(parts.student, name, loss):
-                section.wrong(f'losses.{name}', problem=problem)
+        if len(set(cells)) == 1 and len(cells[0]) > LONG:
+            cells[1:] = ['the same'] * (len(cells) - 1)
+        problems, losses = minded.get(what, ([], []))
+        told = {'losses': losses} if losses else {}
+        section.tell(item, *cells, problem=' '.join(problems), way_out=AGREE, **told)
+    for role, model in built.models.items():
+        _levels(role, model, section)
+        _background(role, model, section)
+    if STUDENT in built.infos:
+        for name, teacher in built.teachers.items():
+            for each, loss in built.losses_of(name).items():
+                found = unmet(built.student, each, loss)
+                if name in built.infos:
+                    found = found or not_offered(teacher, each, loss, told=bool(minded))
+                for problem in found:
+                    section.tell(f'losses.{each}', problem=problem)
+
+
+def _minded(built: Built) -> dict[str, tuple[list[str], list[str]]]:
+    """In what teachers differ from the student, and the losses that mind, by field."""
+    minded: dict[str, tuple[list[str], list[str]]] = {}
+    for name in built.teachers:
+        found = built.differences(name)
+        differing = {each.what for each in found}
+        for each in found:
+            # the number of levels is shown with the strides
+            what = 'strides' if each.what == 'num_levels' else each.what
+            if each.what == 'num_levels' and 'strides' in differing:
+                continue
+            problems, names = minded.setdefault(what, ([], []))
+            problems.append(built.item(f'The {each}.', name))
+            names += each.losses
+    return minded
 
 
 def _levels(role: str, model: nn.Module, section: Section) -> None:
@@ -90,7 +89,7 @@ def _levels(role: str, model: nn.Module, section: Section) -> None:
         return
     if [max(1, PICTURE // stride) for stride in expected] != sizes:
         found = tuple(PICTURE // size for size in sizes)
-        section.wrong(
+        section.tell(
             f'{role}: levels',
             problem=f'The head of the {role} is made for strides {_text(expected)}, its backbone '
             f'and neck give maps of strides {_text(found)}.',
@@ -102,32 +101,24 @@ def _levels(role: str, model: nn.Module, section: Section) -> None:
 def _background(role: str, model: nn.Module, section: Section) -> None:
     """Whether class scores by softmax have a place for the background, and others none."""
     view = view_class(model)
-    if view is SegmentationView:  # there the background is a class like any other
-        return
-    outputs = None
     if view is OneStageView:
         head = model.bbox_head
-        classes, outputs, softmax = (
-            head.num_classes,
-            head.cls_out_channels,
-            not head.use_sigmoid_cls,
-        )
-    elif view is TwoStageView and isinstance(
-        getattr(model.roi_head.bbox_head, 'fc_cls', None), nn.Linear
-    ):
-        head = model.roi_head.bbox_head
-        classes, outputs, softmax = head.num_classes, head.fc_cls.out_features, True
-        if head.custom_cls_channels:
+        outputs, softmax = head.cls_out_channels, not head.use_sigmoid_cls
+    elif view is TwoStageView:
+        head, softmax = model.roi_head.bbox_head, True
+        scores = getattr(head, 'fc_cls', None)
+        if not isinstance(scores, nn.Linear) or head.custom_cls_channels:
             return
-    if outputs is None:
+        outputs = scores.out_features
+    else:  # of a segmentor the background is a class like any other
         return
-    expected = classes + softmax
+    expected = head.num_classes + softmax
     if outputs != expected:
         kind = 'softmax' if softmax else 'sigmoid'
-        section.wrong(
+        section.tell(
             f'{role}: background',
-            problem=f'The head of the {role} scores {classes} classes by {kind} and has {outputs} '
-            f'outputs; {expected} were expected, '
+            problem=f'The head of the {role} scores {head.num_classes} classes by {kind} and has '
+            f'{outputs} outputs; {expected} were expected, '
             + ('with one for the background.' if softmax else 'the background has none.'),
             way_out='Use a head whose `cls_out_channels` is the number of classes for sigmoid, and '
             'one more for softmax.',

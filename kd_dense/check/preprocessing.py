@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ast
+from ast import literal_eval
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ..distiller import STUDENT
 from ..teachers.renormalize import Preprocessing, Renormalize, preprocessing_of
-from .parts import Parts
-from .report import Section
-from .weights import Read
+from .built import Built
+from .report import WARNING, Section
+from .weights import Checkpoints
 
 # channel means of ImageNet for images of 0 to 255, red first
 IMAGENET = (123.675, 116.28, 103.53)
+PARTS = ('data_preprocessor', 'img_norm_cfg')  # of a config, beside its model
 NEAR = 2.0  # Caffe's differ in the first decimal
 
 
@@ -37,30 +40,26 @@ class Statistics(NamedTuple):
         return 'RGB' if self.rgb else 'BGR'
 
 
-def examine_preprocessing(parts: Parts, read: Read, section: Section) -> None:
-    """Compare mean, std, channel order and padding of student and teacher.
+def examine_preprocessing(built: Built, read: Checkpoints, section: Section) -> None:
+    """Compare mean, std, channel order and padding of student and teachers.
 
-    Args:
-        parts: the models.
-        read: their checkpoints, which may tell the config that they were trained with.
-        section: where to tell.
+    Their checkpoints may tell the config that they were trained with.
     """
-    section.columns = ('student', 'teacher')
-    roles = parts.models()
+    section.columns = (STUDENT, *(name for name in built.teachers if name in built.models))
     found = {
         role: preprocessing
-        for role, model in roles.items()
-        if model is not None
-        and (preprocessing := preprocessing_of(model.data_preprocessor)) is not None
+        for role, model in built.models.items()
+        if (preprocessing := preprocessing_of(model.data_preprocessor)) is not None
     }
     rows = {role: _rows(preprocessing) for role, preprocessing in found.items()}
     for item in ('mean', 'std', 'channels', 'padding'):
-        section.ok(item, *(rows.get(role, {}).get(item, '') for role in roles))
-    if parts.student is not None and parts.teacher_model is not None:
-        with section.collect_errors('together'):
-            _together(parts, section)
+        section.tell(item, *(rows.get(role, {}).get(item, '') for role in section.columns))
+    if built.student is not None:
+        for name in section.columns[1:]:
+            with section.collect_errors(built.item('together', name)):
+                _together(built, name, section)
     for role, preprocessing in found.items():
-        _suspicions(role, seen_by(preprocessing), getattr(read, role), section)
+        _suspicions(role, seen_by(preprocessing), read.get(role), section)
 
 
 def seen_by(preprocessing: Preprocessing) -> Statistics:
@@ -82,29 +81,32 @@ def _rows(preprocessing: Preprocessing) -> dict[str, str]:
     )
 
 
-def _together(parts: Parts, section: Section) -> None:
-    """Whether the teacher can be shown its images the way it wants them."""
-    student, teacher = parts.student.data_preprocessor, parts.teacher_model.data_preprocessor
-    same = Renormalize(student, teacher).identical
+def _together(built: Built, name: str, section: Section) -> None:
+    """Whether a teacher can be shown the student's images the way it wants them."""
+    pair = (each.data_preprocessor for each in (built.student, built.models[name]))
+    same = Renormalize(*pair).identical
     section.summary = 'the same' if same else 'the teacher gets the images its own way'
-    section.ok('together', 'the same' if same else 'reconciled', identical=same)
+    shown = 'the same' if same else 'reconciled'
+    section.tell(built.item('together', name), shown, identical=same)
 
 
 def _suspicions(
     role: str, seen: Statistics, checkpoint: Mapping[str, Any] | None, section: Section
 ) -> None:
     trained = trained_with(checkpoint) if checkpoint else None
-    option = f'{"model.student" if role == "student" else "the teacher"}.data_preprocessor'
+    option = f'{"model.student" if role == STUDENT else "the teacher"}.data_preprocessor'
     if trained is not None and not _same(seen, trained):
-        section.warning(
+        section.tell(
             role,
+            mark=WARNING,
             problem=f'The {role} gets images otherwise than its checkpoint was trained: {seen}; '
             f'the config in the checkpoint says {trained}.',
             way_out=f'Set `{option}` as there, or name the config that the checkpoint was trained '
             'with.',
         )
     elif (text := _suspicious(seen)) and trained is None:
-        section.warning(role, problem=f'The {role} has {text}', way_out=f'Look at `{option}`.')
+        problem = f'The {role} has {text}'
+        section.tell(role, mark=WARNING, problem=problem, way_out=f'Look at `{option}`.')
 
 
 def _suspicious(seen: Statistics) -> str:
@@ -146,16 +148,16 @@ def trained_with(checkpoint: Mapping[str, Any]) -> Statistics | None:
     try:
         assigned = {
             target.id: statement.value
-            for statement in ast.parse(text).body
+            for statement in _Literals().visit(ast.parse(text)).body
             if isinstance(statement, ast.Assign)
             for target in statement.targets
             if isinstance(target, ast.Name)
         }
-        model = _value(assigned['model']) if 'model' in assigned else {}
+        model = literal_eval(assigned['model']) if 'model' in assigned else {}
         candidates = [
             model.get('data_preprocessor'),
             (model.get('student') or {}).get('data_preprocessor'),  # of a distiller
-            *(_value(assigned[k]) for k in ('data_preprocessor', 'img_norm_cfg') if k in assigned),
+            *(literal_eval(assigned[k]) for k in PARTS if k in assigned),
         ]
     except (SyntaxError, ValueError, AttributeError):  # no plain config
         return None
@@ -166,20 +168,15 @@ def trained_with(checkpoint: Mapping[str, Any]) -> Statistics | None:
     return Statistics(tuple(told['mean']), tuple(told['std']), rgb)
 
 
-def _value(node: ast.expr) -> Any:
-    """A literal, in which dicts may be written ``dict(...)``.
+class _Literals(ast.NodeTransformer):
+    """Writes ``dict(...)`` as a literal."""
 
-    Raises:
-        SetupError: it is anything else.
-    """
-    if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict' and not node.args:
-        return {keyword.arg: _value(keyword.value) for keyword in node.keywords}
-    if isinstance(node, ast.Dict):
-        keys = [ast.literal_eval(key) for key in node.keys]
-        return dict(zip(keys, map(_value, node.values), strict=True))
-    if isinstance(node, ast.List | ast.Tuple):
-        return [_value(each) for each in node.elts]
-    return ast.literal_eval(node)
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        if getattr(node.func, 'id', '') != 'dict' or node.args:
+            return node
+        keys = [ast.Constant(keyword.arg) for keyword in node.keywords]
+        return ast.Dict(keys, [keyword.value for keyword in node.keywords])
 
 
 def _numbers(values: tuple[float, ...]) -> str:

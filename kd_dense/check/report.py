@@ -1,8 +1,9 @@
-"""What an examination found: lines with a mark, in sections."""
+"""What an examination found: lines with a mark, in sections; as text and for programs."""
 
 from __future__ import annotations
 
 import math
+import textwrap
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
 from ..errors import SetupError
+from ..text_table import text_table
 
 OK, WARNING, WRONG, SKIPPED = 'ok', 'warning', 'wrong', '-'
+STYLES = {OK: 'green', WARNING: 'yellow', WRONG: 'red', SKIPPED: 'dim'}
 
 
 @dataclass
@@ -51,17 +56,24 @@ class Section:
     summary: str = ''
     lines: list[Line] = field(default_factory=list)
 
-    def ok(self, item: str, *cells: str, **data: Any) -> None:
-        """Add what is as it should be."""
-        self.lines.append(Line(item, cells, OK, data=data))
+    def tell(
+        self,
+        item: str,
+        *cells: str,
+        problem: str = '',
+        way_out: str = '',
+        mark: str = WRONG,
+        **data: Any,
+    ) -> None:
+        """Add a line: without a problem it is as it should be.
 
-    def warning(self, item: str, *cells: str, problem: str, way_out: str = '', **data: Any) -> None:
-        """Add what may be wrong."""
-        self.lines.append(Line(item, cells, WARNING, problem, way_out, data))
-
-    def wrong(self, item: str, *cells: str, problem: str, way_out: str = '', **data: Any) -> None:
-        """Add what spoils the training, or stops it."""
-        self.lines.append(Line(item, cells, WRONG, problem, way_out, data))
+        Args:
+            item, cells, problem, way_out, data: see :class:`Line`.
+            mark: of a problem; :data:`WRONG` is what spoils the training, or stops it.
+        """
+        if not problem:
+            mark, way_out = OK, ''
+        self.lines.append(Line(item, cells, mark, problem, way_out, data))
 
     def skipped(self, item: str, why: str) -> None:
         """Add what could not be examined."""
@@ -83,13 +95,12 @@ class Section:
         try:
             yield
         except (SetupError, FileNotFoundError) as error:
-            self.wrong(item, problem=str(error))
+            self.tell(item, problem=str(error))
         except Exception as error:  # of any code of the hosts
             where = traceback.extract_tb(error.__traceback__)[-1]
             name = '/'.join(Path(where.filename).parts[-3:])
-            self.wrong(
-                item, problem=f'{type(error).__name__}: {error} (raised in {name}:{where.lineno})'
-            )
+            place = f'raised in {name}:{where.lineno}'
+            self.tell(item, problem=f'{type(error).__name__}: {error} ({place})')
 
 
 @dataclass
@@ -129,6 +140,74 @@ class Report:
                 sections=[_section_dict(section) for section in self.sections],
             )
         )
+
+    def refuse(self) -> None:
+        """Refuse a training in which something is wrong.
+
+        Raises:
+            SetupError: all that is not right, at once.
+        """
+        if self.healthy:
+            return
+        found = [' '.join(filter(None, (f.problem, f.way_out))) for f in self.findings()]
+        if len(found) == 1:
+            raise SetupError(found[0])
+        listed = '\n  - '.join(found)
+        raise SetupError(
+            f'{len(found)} things are not right with {self.subject}:\n  - {listed}\n'
+            '`--no-check` trains all the same, where that is possible.'
+        )
+
+    def as_table(self, width: int = 100, colour: bool = False) -> str:
+        """For a terminal: a line for each thing examined, the way out below what is not right.
+
+        Args:
+            width: of the terminal, in characters.
+            colour: whether marks are coloured.
+        """
+        blocks = [f'Check of {self.subject}']
+        for section in self.sections:
+            rows = [(_marked(line.mark), line.item, *line.cells) for line in section.lines]
+            header = ('', '', *section.columns) if any(section.columns) else ()
+            shown = text_table(rows, header, colour=colour)
+            head, shown = shown[: bool(header)], shown[bool(header) :]
+            for line, text in zip(section.lines, shown, strict=True):
+                head += [text, *_explained(line, width - 2)]
+            blocks.append('\n'.join([section.title, *(f'  {each}' for each in head)]))
+        wrong, warnings = len(self.findings(WRONG)), len(self.findings(WARNING))
+        verdict = f'{wrong} wrong, {warnings} warning{"" if warnings == 1 else "s"}: '
+        verdict += 'put right what is wrong' if wrong else 'look at them'
+        verdict += ' before you train.'
+        return '\n\n'.join([*blocks, verdict if wrong or warnings else 'Nothing is wrong.'])
+
+    def as_lines(self, width: int = 100) -> str:
+        """For a log: one line for each section, and what is not right."""
+        lines = [f'Check of {self.subject} (`kd-dense check` looks closer, `--no-check` skips it)']
+        rows = [(_marked(each.mark), each.title, each.summary) for each in self.sections]
+        for section, text in zip(self.sections, text_table(rows), strict=True):
+            lines.append(f'  {text}')
+            for line in section.findings():
+                lines += [f'  {each}' for each in _explained(line, width - 2)]
+        return '\n'.join(lines)
+
+
+def _marked(mark: str) -> Text:
+    return Text(f'{mark:{len(WARNING)}}', STYLES[mark])
+
+
+def _explained(line: Line, width: int) -> list[str]:
+    """Problem and way out, wrapped below the line they belong to."""
+    explained = []
+    for lead, text in (('', line.problem), ('-> ', line.way_out)):
+        indent = ' ' * (len(WARNING) + 4)
+        for paragraph in text.split('\n'):
+            explained += textwrap.wrap(
+                paragraph, max(width, 60), initial_indent=indent + lead,
+                subsequent_indent=indent + ' ' * len(lead),
+                break_long_words=False, break_on_hyphens=False,
+            )  # fmt: skip
+            lead = ' ' * len(lead)
+    return explained
 
 
 def _section_dict(section: Section) -> dict[str, Any]:

@@ -4,53 +4,68 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
 from ..backbones import PretrainedPackage
-from ..hosts.checkpoints import WeightComparison, compare_weights, model_state, read_checkpoint
-from .parts import Parts, as_list
-from .report import Section
+from ..distiller import STUDENT
+from ..hosts.checkpoints import (
+    OTHER_CHECKPOINT,
+    WeightComparison,
+    compare_weights,
+    model_state,
+    read_checkpoint,
+)
+from ..teachers import Teacher
+from .built import Built, as_list
+from .report import WARNING, WRONG, Section
 
 HALF = 0.5
 PACKAGE = 'kd_dense.PretrainedPackage'
-
-
-class Read(NamedTuple):
-    """The checkpoints that were read; None where there is none, or none that can be read."""
-
-    teacher: dict[str, Any] | None = None
-    student: dict[str, Any] | None = None
+NOISE = 'The teacher has random weights: it teaches noise.'
+HERE = 'The checkpoint is `load_from` or `--checkpoint`.'
+Checkpoints = dict[str, Mapping[str, Any]]  # that were read, by 'student' or a teacher's name
 
 
 def examine_weights(
-    parts: Parts, start: str | None, section: Section, fetch: bool = True, resumes: bool = False
-) -> Read:
-    """Compare the checkpoints of teacher and student with their models.
+    built: Built, start: str | None, section: Section, fetch: bool = True, resumes: bool = False
+) -> Checkpoints:
+    """Compare the checkpoints of teachers and student with their models.
 
     Args:
-        parts: the models.
+        built: the models.
         start: checkpoint that the student starts from, besides pretrained parts.
         section: where to tell.
         fetch: whether the student's pretrained parts may be read from the network.
         resumes: whether the training goes on from its latest checkpoint.
     """
-    teacher = student = None
-    if parts.teacher is not None:
-        with section.collect_errors('teacher'):
-            teacher = _teacher(parts, section)
+    read: Checkpoints = {}
+    for name, teacher in built.teachers.items():
+        with section.collect_errors(name):
+            announce(teacher.source)
+            checkpoint = teacher.read_checkpoint()
+            if checkpoint is not None:
+                read[name] = checkpoint
+            _teacher(name, teacher, built.models.get(name), checkpoint, section)
     if start is not None:
-        with section.collect_errors('student'):
-            student = _student(parts.student, start, section)
+        with section.collect_errors(STUDENT):
+            announce(start)
+            read[STUDENT] = read_checkpoint(start, STUDENT)
+            if built.student is not None:
+                found = compare_weights(built.student, model_state(read[STUDENT]))
+                way_out = (
+                    f'Name another checkpoint (`load_from`, `--checkpoint`). {OTHER_CHECKPOINT}'
+                )
+                _starts(STUDENT, found, start, section, way_out)
     elif resumes:
-        section.ok('student', 'resumes', 'from the latest checkpoint of its work directory')
-    elif parts.student is not None:
-        _pretrained(parts.student, section, fetch)
+        section.tell(STUDENT, 'resumes', 'from the latest checkpoint of its work directory')
+    elif built.student is not None:
+        _pretrained(built.student, section, fetch)
     section.summary = '; '.join(
         f'{line.item}: {line.cells[0]}' for line in section.lines if line.cells
     )
-    return Read(teacher, student)
+    return read
 
 
 def announce(name: str) -> None:
@@ -78,63 +93,47 @@ def _source(init: Mapping[str, Any]) -> str:
     return init['package'] if init['type'] == PACKAGE else init['checkpoint']
 
 
-def _teacher(parts: Parts, section: Section) -> dict[str, Any] | None:
-    options = parts.teacher
-    if options.checkpoint is None:
-        section.warning(
-            'teacher',
-            'untrained',
-            problem='The teacher has random weights: it teaches noise.',
-            way_out='Name its checkpoint: `model.teacher.checkpoint=PATH_OR_URL`.',
+def _teacher(
+    name: str,
+    teacher: Teacher,
+    model: nn.Module | None,
+    checkpoint: Mapping[str, Any] | None,
+    section: Section,
+) -> None:
+    if model is None:  # told already, or why it has none
+        return
+    option = 'model.teacher' if name == 'teacher' else f'model.teachers.{name}'
+    if checkpoint is None:
+        section.tell(
+            name,
+            'untrained' if teacher.untrained else teacher.source or 'no checkpoint',
+            mark=WARNING,
+            problem=NOISE if teacher.untrained else '',
+            way_out=f'Name its checkpoint: `{option}.checkpoint=PATH_OR_URL`.',
         )
-        return None
-    announce(options.checkpoint)
-    checkpoint = read_checkpoint(options.checkpoint, 'teacher', options.how_to_train())
-    if parts.teacher_model is None:
-        return checkpoint
-    if options.loaded:  # its batch norms may be folded: the names are no longer the checkpoint's
-        section.ok('teacher', 'complete', options.checkpoint)
-        return checkpoint
-    found = compare_weights(parts.teacher_model, model_state(checkpoint))
-    shown = (f'{found.matched} of {found.total}', options.checkpoint)
-    if found.complete:
-        section.ok('teacher', *shown, **_numbers(found))
-    else:
-        section.wrong(
-            'teacher',
-            *shown,
-            problem=f'The checkpoint does not fit the teacher: {found}.',
-            way_out='Name the checkpoint that was trained with this config '
-            '(`model.teacher.checkpoint`), or the config that this checkpoint was trained with '
-            '(`model.teacher.config`).',
-            **_numbers(found),
-        )
-    return checkpoint
-
-
-def _student(model: nn.Module | None, start: str, section: Section) -> dict[str, Any]:
-    announce(start)
-    checkpoint = read_checkpoint(start, 'student')
-    if model is not None:
-        _compare(
-            'student',
-            compare_weights(model, model_state(checkpoint)),
-            start,
-            section,
-            'Name another checkpoint (`load_from`, `--checkpoint`), or the config of the student '
-            'that this one was trained with.',
-        )
-    return checkpoint
+        return
+    if teacher.loaded:  # its batch norms may be folded: the names are no longer the checkpoint's
+        section.tell(name, 'complete', teacher.source)
+        return
+    found = compare_weights(model, model_state(checkpoint))
+    section.tell(
+        name,
+        f'{found.matched} of {found.total}',
+        teacher.source,
+        problem='' if found.complete else f'The checkpoint does not fit the {name}: {found}.',
+        way_out=f'{OTHER_CHECKPOINT} They are `{option}.checkpoint` and `.config`.',
+        **found._asdict(),
+    )
 
 
 def _pretrained(student: nn.Module, section: Section, fetch: bool) -> None:
     """Compare the checkpoints that parts of the student are initialised from."""
     named = list(_pretrained_parts(student))
     for name, module, init in named:
-        item = f'student.{name}' if name else 'student'
+        item = f'{STUDENT}.{name}' if name else STUDENT
         source = _source(init)
         if '://' in source and not fetch:
-            section.ok(item, 'pretrained', source)
+            section.tell(item, 'pretrained', source)
             continue
         with section.collect_errors(item):
             if init['type'] == PACKAGE:
@@ -148,25 +147,22 @@ def _pretrained(student: nn.Module, section: Section, fetch: bool) -> None:
                 continue
             # what a classifier had on top is of no use here
             found = found._replace(unexpected=[])
-            _compare(item, found, source, section, 'Name a checkpoint of this backbone.')
+            _starts(item, found, source, section, 'Name a checkpoint of this backbone.')
     if not named:
-        section.ok('student', 'random', 'starts from its random weights')
+        section.tell(STUDENT, 'random', 'starts from its random weights')
 
 
 def _package(module: nn.Module, package: str, item: str, section: Section) -> None:
     """Tell how the weights of a package fit: training loads all of them, or stops."""
     initializer = PretrainedPackage(package)
     _, found = initializer.compare(module)
-    if found.complete:
-        section.ok(item, f'{found.matched} of {found.total}', package, **_numbers(found))
-        return
-    section.wrong(
+    section.tell(
         item,
         f'{found.matched} of {found.total}',
         package,
-        problem=initializer.misfit(found),
+        problem='' if found.complete else initializer.misfit(found),
         way_out='Name the package or the network that fits (`init_cfg`, `model_name`).',
-        **_numbers(found),
+        **found._asdict(),
     )
 
 
@@ -186,23 +182,17 @@ def _own_loader(module: nn.Module) -> str:
     return '' if owner.__module__.startswith('mmengine') else f'{owner.__name__}.init_weights'
 
 
-def _compare(
+def _starts(
     item: str, found: WeightComparison, source: str, section: Section, way_out: str
 ) -> None:
-    """Tell how a student's checkpoint fits: what does not fit is left out of it in training."""
-    shown = (f'{found.matched} of {found.total}', source)
-    if found.complete:
-        section.ok(item, *shown, **_numbers(found))
-        return
-    tell = section.wrong if found.matched < HALF * found.total else section.warning
-    tell(
+    """Tell how a checkpoint fits a student, who does without what does not fit."""
+    problem = f'{found}. Training would load what matches, and start the rest anew.'
+    section.tell(
         item,
-        *shown,
-        problem=f'{found}. Training would load what matches, and start the rest anew.',
+        f'{found.matched} of {found.total}',
+        source,
+        problem='' if found.complete else problem,
         way_out=way_out,
-        **_numbers(found),
+        mark=WRONG if found.matched < HALF * found.total else WARNING,
+        **found._asdict(),
     )
-
-
-def _numbers(found: WeightComparison) -> dict[str, Any]:
-    return {key: getattr(found, key) for key in WeightComparison._fields}

@@ -20,8 +20,9 @@ import warnings
 from mmengine.logging import MMLogger
 from mmengine.utils.dl_utils import collect_env
 
-from ..benchmark.subjects import ALONE, CRITIC, PAIRS, Subjects
+from ..benchmark.subjects import CRITIC, LOSSES, PAIRS, Subjects
 from ..measure import all_seconds, medians, peak_memory
+from ..text_table import text_table
 
 
 def memory_in_fresh_process(name: str, args: argparse.Namespace) -> float:
@@ -68,7 +69,7 @@ def main() -> None:
     middle = medians(times)
     memory = {}
     if not args.no_memory:
-        memory = {n: memory_in_fresh_process(n, args) for n in names if n not in (CRITIC, ALONE)}
+        memory = {n: memory_in_fresh_process(n, args) for n in names if n not in (CRITIC, LOSSES)}
     report(middle, memory, floor)
     if args.out:
         environment = {k: str(v) for k, v in collect_env().items()}
@@ -89,14 +90,14 @@ def report(middle: dict[str, float], memory: dict[str, float], floor: tuple[str,
     }
     if "mmdet's LD step" in middle:
         references['x mmdet LD'] = middle["mmdet's LD step"]
-    titles = ''.join(f'{title:>{len(title) + 2}}' for title in references)
-    print(f'{"":28}{"median s":>10}{titles}{"peak MiB":>10}')
+    rows = []
     for name, seconds in middle.items():
-        ratios = ''.join(f'{seconds / of:{len(title) + 2}.2f}' for title, of in references.items())
-        peak = f'{memory[name]:10.0f}' if name in memory else ''
-        print(f'{name:28}{seconds:10.3f}{ratios}{peak}')
-    if 'our losses alone' in middle:
-        share = middle['our losses alone'] / middle['our step, all, float32']
+        ratios = (f'{seconds / of:.2f}' for of in references.values())
+        peak = f'{memory[name]:.0f}' if name in memory else ''
+        rows.append((name, f'{seconds:.3f}', *ratios, peak))
+    print(*text_table(rows, ('', 'median s', *references, 'peak MiB'), right=True), sep='\n')
+    if LOSSES in middle:
+        share = middle[LOSSES] / middle['our step, all, float32']
         print(f'our losses are {share:.1%} of our step')
 
 

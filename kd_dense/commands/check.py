@@ -18,7 +18,7 @@ from contextlib import redirect_stdout
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
-from ..check import WARNING, WRONG, Options, as_table, examine
+from ..check import WARNING, WRONG, Options, examine
 from ..launch import command_line, read_config
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     else:
         width = min(shutil.get_terminal_size().columns, 120)
         colour = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
-        print(as_table(report, width, colour))
+        print(report.as_table(width, colour))
     sys.exit(bool(report.findings(WRONG, *[WARNING] * args.strict)))
 
 

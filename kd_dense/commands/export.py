@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from ..export import predict_onnx, read_plain, write_plain
+from ..export import read_plain, write_plain
+from ..export.onnx import predict_onnx
 from ..launch import command_line, read_config
 from ..record import command_used
 
@@ -49,9 +50,9 @@ def parse_args() -> argparse.Namespace:
 
 def export_onnx(plain, args: argparse.Namespace, folder: Path) -> None:
     """Write the graph, compare it with the model, and say what it is."""
-    from ..export.check import compare
-    from ..export.example import find_example, graph_input
-    from ..export.onnx_file import write_onnx
+    from ..export.onnx.compare import compare
+    from ..export.onnx.example import find_example, graph_input
+    from ..export.onnx.write import write_onnx
 
     normalize = not args.no_normalize
     example = find_example(plain, args.image, args.size)
@@ -73,7 +74,7 @@ def main() -> None:
     args = parse_args()
     with command_line():
         if args.onnx:
-            from ..export.onnx_file import need_onnx
+            from ..export.onnx.write import need_onnx
 
             need_onnx()
         config = read_config(args)

@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ..logs import curve, read_scalars
-from ..pictures.curves import Curve, Panel, draw_curves
+from ..pictures.curves import Chart, Curve, draw_curves
 
 METRICS = ('bbox_mAP', 'bbox_mAP_50', 'pascal_voc/mAP', 'mIoU', 'aAcc')
 
@@ -35,7 +35,7 @@ def draw(runs: dict[str, list[dict]], keys: list[str]) -> Figure:
     trainings = list(enumerate(runs.items()))
     return draw_curves(
         [
-            Panel(key, [Curve(name, f'C{i}', *curve(lines, key)) for i, (name, lines) in trainings])
+            Chart(key, [Curve(name, f'C{i}', *curve(lines, key)) for i, (name, lines) in trainings])
             for key in keys
         ]
     )

@@ -4,20 +4,17 @@ kd-dense report work_dirs/TEACHER work_dirs/STUDENT_ALONE work_dirs/DISTILLED
 """
 
 import argparse
-import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mmengine.config import DictAction
 
 from ..launch import command_line
-from ..record import command_used
+from ..record import command_used, versions
 from ..report import ROLES, read_runs
 from ..report.evidence import gather
+from ..report.figures import write_sheet
 from ..report.page import render
-from ..report.pngs import draw_curves, draw_pictures
-
-PACKAGES = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation', 'torch')
+from ..report.progress import write_curves
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,17 +43,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def versions() -> str:
-    """What this report is made with."""
-    found = [f'Python {sys.version.split()[0]}']
-    for name in PACKAGES:
-        try:
-            found.append(f'{name} {version(name)}')
-        except PackageNotFoundError:
-            continue
-    return ', '.join(found)
-
-
 def main() -> None:
     """Read, measure, write."""
     args = parse_args()
@@ -66,14 +52,16 @@ def main() -> None:
             print(f'{run.name}: {run.role} ({run.why})', flush=True)
         images = 0 if args.no_predict else args.images
         evidence = gather(runs, images, args.score_thr, lambda text: print(text, flush=True))
-        page = render(runs, evidence, command_used(), versions(), args.show)
+        made_with = ', '.join(f'{name} {found}' for name, found in versions().items())
+        page = render(runs, evidence, command_used(), made_with, args.show)
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(page, encoding='utf-8')
         print(args.out)
-        for draw, part in ((draw_curves, 'curves'), (draw_pictures, 'pictures')):
-            path = args.out.with_name(f'{args.out.stem}_{part}.png')
-            if draw(path, runs, evidence, args.show):
-                print(path)
+        beside = {p: args.out.with_name(f'{args.out.stem}_{p}.png') for p in ('curves', 'pictures')}
+        if write_curves(beside['curves'], runs):
+            print(beside['curves'])
+        if write_sheet(beside['pictures'], runs, evidence, args.show):
+            print(beside['pictures'])
         for text in evidence.missing:
             print(f'not in the report: {text}')
 

@@ -1,6 +1,6 @@
 """Bring a trained student to its user: a plain checkpoint, its plain config, an ONNX graph.
 
-Not imported by ``kd_dense`` itself. The ONNX part needs the extra ``kd_dense[export]``.
+Not imported by ``kd_dense`` itself; :mod:`.onnx` is imported only where a graph is asked for.
 """
 
 from .plain import Plain, plain_config, read_plain, write_plain

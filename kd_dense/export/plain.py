@@ -22,6 +22,8 @@ from ..hosts.configs import (
     is_distiller,
     mentions_of_ours,
     plain_student,
+    strip_ours,
+    teachers_of,
 )
 from ..logs import by_epoch, read_scalars, validations
 from ..version import __version__
@@ -71,16 +73,8 @@ def plain_config(config: Config) -> Config:
         SetupError: something of kd_dense is left in it.
     """
     plain = Config(plain_student(config).to_dict())
-    modules = (plain.pop('custom_imports', None) or {}).get('imports', [])
-    modules = [modules] if isinstance(modules, str) else modules
-    modules = [name for name in modules if name.split('.')[0] != OURS]
     _forget_packages(plain.model)
-    if has_our_backbone(plain.model):
-        modules.insert(0, OURS)
-    if modules:
-        plain.custom_imports = dict(imports=modules)
-    hooks = plain.get('custom_hooks') or []
-    plain.custom_hooks = [hook for hook in hooks if not str(hook['type']).startswith(f'{OURS}.')]
+    strip_ours(plain)
     scope = plain.model.pop('_scope_', None)
     plain.default_scope = plain.get('default_scope') or scope or 'mmdet'
     for key in ('work_dir', 'launcher', 'data_help'):
@@ -192,20 +186,19 @@ def _training_of(config: Config) -> dict[str, Any]:
     """How a student was trained: by which losses of which teacher, or alone."""
     if not is_distiller(config):
         return dict(distilled=False)
-    teacher = config.model.get('teacher') or {}
-    named = teacher.get('config')
+    teachers = {
+        name: dict(
+            config=given if isinstance(given := each.get('config'), str) else 'given as a dict',
+            checkpoint=str(each.get('checkpoint')),
+        )
+        for name, each in teachers_of(config.model).items()
+    }
     losses = {
         name: {key: value for key, value in loss.items() if isinstance(value, str | int | float)}
         for name, loss in (config.model.get('losses') or {}).items()
     }
-    return dict(
-        distilled=True,
-        teacher=dict(
-            config=named if isinstance(named, str) else 'given as a dict',
-            checkpoint=str(teacher.get('checkpoint')),
-        ),
-        losses=losses,
-    )
+    told = teachers if list(teachers) == ['teacher'] else dict(teachers=teachers)
+    return dict(distilled=True, **told, losses=losses)
 
 
 def _metrics(checkpoint: Path, meta: Mapping[str, Any]) -> dict[str, Any]:

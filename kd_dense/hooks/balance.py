@@ -8,12 +8,13 @@ from statistics import fmean
 from typing import NamedTuple
 
 from ..losses.base import DistillationLoss
+from ..text_table import text_table
 
 STUDENT = "the student's own"
 GRAVE = 1000  # times the gradient of all others together
 
 
-class Finding(NamedTuple):
+class LossProblem(NamedTuple):
     """What is wrong with a loss.
 
     Attributes:
@@ -84,12 +85,7 @@ def summarize(
     return rows
 
 
-def findings(rows: Mapping[str, Row], warn_above: float) -> list[str]:
-    """The sentences of :func:`examine`."""
-    return [found.text for found in examine(rows, warn_above)]
-
-
-def examine(rows: Mapping[str, Row], warn_above: float) -> list[Finding]:
+def find_problems(rows: Mapping[str, Row], warn_above: float) -> list[LossProblem]:
     """Losses that drown the others, are dead or not finite.
 
     A loss whose gradient is a thousand times that of all others together is grave, and so is one
@@ -113,7 +109,7 @@ def examine(rows: Mapping[str, Row], warn_above: float) -> list[Finding]:
                     else f"Check the temperature and the teacher's dtype; {option}0` leaves it out."
                 )
             )
-            found.append(Finding(name, text, grave=True))
+            found.append(LossProblem(name, text, grave=True))
         elif name == STUDENT or row.value is None:
             continue
         elif row.gradient_norm == 0:
@@ -121,7 +117,7 @@ def examine(rows: Mapping[str, Row], warn_above: float) -> list[Finding]:
                 f'{_title(name)} gives the student no gradient: its region may be empty, or '
                 f'teacher and student agree there. Check its region; {option}0` leaves it out.'
             )
-            found.append(Finding(name, text, grave=False))
+            found.append(LossProblem(name, text, grave=False))
         elif row.share > warn_above:
             others = sum(n for n in norms if math.isfinite(n)) - row.gradient_norm
             even = row.weight * others / row.gradient_norm
@@ -129,28 +125,22 @@ def examine(rows: Mapping[str, Row], warn_above: float) -> list[Finding]:
                 f'{_title(name)} makes {row.share:.0%} of the gradient and drowns the others. '
                 f'{option}{even:.2g}` would bring it to half.'
             )
-            found.append(Finding(name, text, grave=row.gradient_norm >= GRAVE * others))
+            found.append(LossProblem(name, text, grave=row.gradient_norm >= GRAVE * others))
     return found
 
 
 def as_text(rows: Mapping[str, Row], num_steps: int) -> str:
     """The table for the log."""
-    width = max(len(_title(name)) for name in rows)
-    lines = [
-        f'Balance of the losses (mean of {num_steps} steps; gradient: norm on the student)',
-        f'{"loss":{width}}  {"weight":>8}  {"factor":>7}  {"value":>10}  {"gradient":>10}  share',
-    ]
+    cells = []
     for name, row in rows.items():
-        value, norm, share = (
-            ('off', '-', '-')
-            if row.value is None
-            else (f'{row.value:.4g}', f'{row.gradient_norm:.4g}', f'{row.share:.0%}')
-        )
         weight, factor = ('-' if x is None else f'{x:.4g}' for x in (row.weight, row.factor))
-        lines.append(
-            f'{_title(name):{width}}  {weight:>8}  {factor:>7}  {value:>10}  {norm:>10}  {share:>5}'
-        )
-    return '\n'.join(lines)
+        measured = ['off', '-', '-']
+        if row.value is not None:
+            measured = [f'{row.value:.4g}', f'{row.gradient_norm:.4g}', f'{row.share:.0%}']
+        cells.append((_title(name), weight, factor, *measured))
+    header = ('loss', 'weight', 'factor', 'value', 'gradient', 'share')
+    title = f'Balance of the losses (mean of {num_steps} steps; gradient: norm on the student)'
+    return '\n'.join([title, *text_table(cells, header, right=True)])
 
 
 def _title(name: str) -> str:

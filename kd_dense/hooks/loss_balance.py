@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..distiller import Distiller
 from ..errors import SetupError
 from ..registry import HOOKS
-from .balance import STUDENT, Measure, Row, as_text, findings, summarize
+from .balance import STUDENT, Measure, Row, as_text, find_problems, summarize
 from .common import distiller_of, restored_afterwards
 
 
@@ -72,7 +72,7 @@ class LossBalanceHook(Hook):
     def _report(self, runner: Runner) -> None:
         losses = dict(distiller_of(runner, 'LossBalanceHook').losses.items())
         rows = summarize(self._measured, losses)
-        warnings = findings(rows, self.warn_above)
+        warnings = [found.text for found in find_problems(rows, self.warn_above)]
         runner.logger.info(as_text(rows, len(self._measured)))
         for warning in warnings:
             runner.logger.warning(warning)

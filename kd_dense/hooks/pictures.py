@@ -7,12 +7,13 @@ from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..distiller import Distiller
 from ..errors import SetupError
 from ..hosts.checkpoints import load_completely, model_state, read_checkpoint
-from ..pictures import Column, Gallery, draw_sheet, gallery_class
+from ..pictures import Column, Gallery, draw_sheet
 from ..registry import HOOKS
 from .common import distiller_of, restored_afterwards
 
@@ -21,13 +22,13 @@ from .common import distiller_of, restored_afterwards
 class DistillationPictureHook(Hook):
     """Draw a few fixed images at the end of a validation, side by side, one row an image.
 
-    Columns: ground truth; teacher; the student before, or trained alone; the student now, with
-    its averaged weights where EMA is on; and what the losses look at. Of detectors that are the
-    main region and the valuable localization region, where the student's head defines them; of
-    segmentors, where a discriminator tells the student from the teacher. Written to
-    ``pictures/val_iter_N.png`` or ``val_epoch_N.png`` in the work directory. Without validation the
-    images are the training set's, drawn once at the end (``train_iter_N.png``). The training stays
-    the same to the bit.
+    Columns: ground truth; each teacher that predicts; the student before, or trained alone; the
+    student now, with its averaged weights where EMA is on; and what the losses look at. Of
+    detectors that are the main region and the valuable localization region, where the student's
+    head defines them; of segmentors, where a discriminator tells the student from the teacher.
+    Written to ``pictures/val_iter_N.png`` or ``val_epoch_N.png`` in the work directory. Without
+    validation the images are the training set's, drawn once at the end (``train_iter_N.png``). The
+    training stays the same to the bit.
 
     Args:
         num_images: how many images, spread evenly over the data set.
@@ -63,7 +64,7 @@ class DistillationPictureHook(Hook):
         self._validations = 0
         self._gallery: Gallery | None = None
         self._before: Column | None = None
-        self._teacher: Column | None = None
+        self._teachers: list[Column] | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Choose the images, and let the student before, or alone, predict."""
@@ -117,20 +118,32 @@ class DistillationPictureHook(Hook):
         if self._gallery is None:
             training = runner.val_loop is None
             dataset = (runner.train_dataloader if training else runner.val_dataloader).dataset
-            kind = gallery_class(distiller_of(runner, 'DistillationPictureHook').student)
-            self._gallery = kind(dataset, self.num_images, not training, self.score_thr)
+            self._gallery = Gallery(dataset, self.num_images, not training, self.score_thr)
         return self._gallery
 
     def _columns(self, distiller: Distiller, gallery: Gallery, title: str) -> list[Column]:
-        if self._teacher is None:
-            self._teacher = gallery.predicted('teacher', distiller.teacher.predictor())
+        if self._teachers is None:
+            self._teachers = _of_teachers(distiller, gallery)
         return [
             *gallery.annotated(),
-            self._teacher,
+            *self._teachers,
             *([] if self._before is None else [self._before]),
             gallery.predicted(title, distiller.student),
             *gallery.focus_columns(distiller),
         ]
+
+
+def _of_teachers(distiller: Distiller, gallery: Gallery) -> list[Column]:
+    """What each teacher predicts; without those that make no predictions."""
+    columns = []
+    for name, teacher in distiller.teachers.items():
+        try:
+            model = teacher.predictor()
+        except SetupError as error:
+            print_log(str(error), 'current')
+            continue
+        columns.append(gallery.predicted(name, model))
+    return columns
 
 
 def _moment(runner: Runner) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -13,6 +15,10 @@ from torch import Tensor, nn
 from ..errors import SetupError
 
 STUDENT_PREFIX = 'student.'
+OTHER_CHECKPOINT = (
+    'Name the checkpoint that was trained with this config, or the config that this checkpoint was '
+    'trained with.'
+)
 
 
 def read_checkpoint(path: str | Path, role: str, advice: str = '') -> dict[str, Any]:
@@ -60,6 +66,28 @@ def read_checkpoint(path: str | Path, role: str, advice: str = '') -> dict[str, 
             f'expected: {name}.'
         )
     return checkpoint
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """The checkpoints of a work directory, students' own and best ones left out.
+
+    Args:
+        folder: where mmengine wrote ``iter_N.pth`` or ``epoch_N.pth``, and in ``last_checkpoint``
+            which is the last; it may have been moved since.
+
+    Returns:
+        The one that is noted as the last, then the others, the newest first.
+    """
+    numbered = [p for p in folder.glob('*.pth') if re.fullmatch(r'(iter|epoch)_\d+\.pth', p.name)]
+    found = sorted(numbered, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    note = folder / 'last_checkpoint'
+    noted = folder / Path(note.read_text().strip()).name if note.is_file() else folder
+    return [noted, *(p for p in found if p != noted)] if noted.is_file() else found
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint was written to its end."""
+    return zipfile.is_zipfile(path)
 
 
 def model_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -148,8 +176,7 @@ def load_completely(model: nn.Module, state: Mapping[str, Tensor], source: str, 
     if not found.complete:
         raise SetupError(
             f'The checkpoint {source} does not fit the {role} ({type(model).__name__}): {found}. '
-            'Nothing was loaded. Name the checkpoint that was '
-            'trained with this config, or the config that this checkpoint was trained with.'
+            f'Nothing was loaded. {OTHER_CHECKPOINT}'
         )
     model.load_state_dict(state, strict=False)
 

@@ -68,18 +68,26 @@ def plain_student(config: Config) -> Config:
         plain.optim_wrapper = plain.optim_wrapper['student']
         if 'student' in (schedules := plain.get('param_scheduler') or {}):
             plain.param_scheduler = schedules['student']
-    hooks = [h for h in plain.get('custom_hooks', []) if not str(h['type']).startswith('kd_dense.')]
-    plain.custom_hooks = hooks
-    modules = plain.pop('custom_imports', {}).get('imports', [])
+    strip_ours(plain)
+    return plain
+
+
+def strip_ours(plain: Config) -> None:
+    """Take hooks and imports of kd_dense out of a plain config, in place.
+
+    A model with a backbone of ours keeps the import that it needs to be built.
+    """
+    hooks = plain.get('custom_hooks') or []
+    plain.custom_hooks = [h for h in hooks if not str(h['type']).startswith(f'{OURS}.')]
+    modules = (plain.pop('custom_imports', None) or {}).get('imports', [])
     modules = [modules] if isinstance(modules, str) else modules
     # a module that registers a distillation loss is not needed to run the student either
     losses = {cls.__module__ for cls in MODELS.module_dict.values()}
     others = [name for name in modules if name.split('.')[0] != OURS and name not in losses]
-    if has_our_backbone(model):
+    if has_our_backbone(plain.model):
         others.insert(0, OURS)
     if others:
         plain.custom_imports = dict(imports=others)
-    return plain
 
 
 def has_our_backbone(model: Mapping[str, Any]) -> bool:
@@ -105,3 +113,9 @@ def mentions_of_ours(value: Any, where: str) -> Iterator[tuple[str, str]]:
             yield from mentions_of_ours(each, f'{where}.{index}')
     elif isinstance(value, str) and value.split('.')[0] == OURS:
         yield where, value
+
+
+def teachers_of(model: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The configs of the teachers of a distiller's config, by name."""
+    one = {'teacher': model['teacher']} if model.get('teacher') is not None else {}
+    return {**one, **(model.get('teachers') or {})}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import ItemsView, Mapping, ValuesView
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,6 +10,7 @@ import torch
 from mmengine import dist
 from torch import Tensor, nn
 
+from ..errors import SetupError
 from ..registry import VIEWS
 from ..views import Read
 
@@ -22,7 +24,10 @@ class DistillationLoss(nn.Module):
     Subclasses return the raw value; the distiller multiplies by :attr:`scale`, once.
 
     Args:
-        weight: what the raw value is multiplied by; 0 switches the loss off.
+        weight: what the raw value is multiplied by, finite, 0 or more; 0 switches the loss off.
+
+    Raises:
+        SetupError: another weight.
 
     Attributes:
         reads: the properties that it reads of both views, so that the pair can be checked
@@ -42,6 +47,12 @@ class DistillationLoss(nn.Module):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not number or not 0 <= weight < math.inf:
+            raise SetupError(
+                f'The weight of a {type(self).__name__} is {weight!r}; it must be a finite number, '
+                '0 or more. A negative one would train away from the teacher; 0 switches it off.'
+            )
         self.weight = weight
         self.factor = 1.0
         self.name = ''

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..building import build, kind_of
 from ..errors import SetupError
 from ..registry import MODELS
 from .base import DistillationLoss, Losses
@@ -18,18 +19,16 @@ def build_losses(configs: Mapping[str, Mapping[str, Any]], teachers: list[str]) 
         teachers: names of the teachers.
 
     Raises:
-        SetupError: one is no distillation loss, or names somebody who is not there.
+        SetupError: one is no distillation loss, has unknown arguments, or names somebody who is
+            not there.
     """
     losses = Losses()
     for name, given in configs.items():
+        where = f'losses.{name}'
+        kind = kind_of(MODELS, given, where, DistillationLoss)
         config = dict(given)
         student, teacher = config.pop('student', 'student'), config.pop('teacher', None)
-        loss = MODELS.build(config)
-        if not isinstance(loss, DistillationLoss):
-            raise SetupError(
-                f'losses.{name} is a {type(loss).__name__}, which is no distillation loss. Use the '
-                "types of kd_dense, such as 'kd_dense.LocalizationDistillation'."
-            )
+        loss = build(kind, config, where)
         loss.name = name
         loss.student_name = _one_of(f'losses.{name}.student', student, ['student'])
         loss.teacher_name = _one_of(f'losses.{name}.teacher', teacher, teachers)

@@ -50,6 +50,8 @@ def affinity(nodes: Tensor, constant_norm: bool = False) -> Tensor:
         nodes: features of M nodes.
         constant_norm: let no gradient through the norms, as the published code has it.
     """
+    if nodes.dtype.itemsize < 4:
+        nodes = nodes.float()  # the square of a small number is 0 in half precision
     norm = nodes.square().sum(dim=1, keepdim=True).clamp(min=EPSILON**2).sqrt()
     unit = nodes / (norm.detach() if constant_norm else norm)
     return torch.einsum('ncm,nck->nmk', unit, unit)

@@ -18,7 +18,9 @@ from .maps import resized, size_of
 if TYPE_CHECKING:
     from ..teachers import Teacher
 
-EPSILON = 1e-6  # added to a channel's variance: of padding alone, or of a dead channel, it is 0
+# a channel is constant, but for rounding, where its deviation is below this share of its mean
+ROUNDING = 1e-5
+NOTHING = 1e-24  # or its variance below this
 
 
 def standardized_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -26,7 +28,7 @@ def standardized_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -
 
     Mean and deviation are those over the positions of the mask, of all images together. With both
     standardized the loss is 1 - r, r Pearson's correlation of student and teacher, averaged over
-    the channels.
+    the channels. Neither side's scale matters; a channel that is constant counts as 0.
 
     Sources: [1] Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson
     Correlation Coefficient", NeurIPS 2022, arXiv 2207.02039, equations 3 to 5.
@@ -56,7 +58,9 @@ def standardized_squared_error(student: Tensor, teacher: Tensor, mask: Tensor) -
         mean = features.sum(dim=(0, 2, 3), keepdim=True) / count
         centred = (features - mean) * weight
         variance = centred.square().sum(dim=(0, 2, 3), keepdim=True) / count
-        return centred / (variance + EPSILON).sqrt()
+        alive = variance > (ROUNDING * mean).square() + NOTHING
+        # a constant channel is 0, without a gradient; all others count whatever their scale
+        return torch.where(alive, centred * torch.where(alive, variance, 1.0).rsqrt(), 0.0)
 
     difference = standardize(student) - standardize(teacher.detach())
     return 0.5 * difference.square().sum() / count / student.shape[1]

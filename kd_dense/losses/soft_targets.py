@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from ..views import DenseView
+from ..views import DenseView, view_class
 from .base import DistillationLoss, global_divisor
 from .checks import check_choice, check_temperature
 from .functional import sigmoid_kl, softmax_kl
@@ -64,8 +64,16 @@ class SoftTargets(DistillationLoss):
         self.variant = variant
 
     def demands(self, student: nn.Module) -> list[str]:
-        """What the region asks of the student."""
-        return region_demands(self.region, student)
+        """What the region asks of the student, and two scores at least for a softmax."""
+        found = region_demands(self.region, student)
+        view: Any = view_class(student)
+        softmax = not found and self.activation == 'softmax' and issubclass(view, DenseView)
+        if softmax and view.head_of(student).cls_out_channels == 1:
+            found.append(
+                'a softmax over one class is always 1 and teaches nothing; set '
+                "`activation='auto'`, which compares by sigmoid"
+            )
+        return found
 
     def forward(self, student: DenseView, teacher: DenseView) -> Tensor:
         """The raw loss of one batch, a scalar."""

@@ -29,7 +29,7 @@ class Curve(NamedTuple):
     values: Sequence[float]
 
 
-class Panel(NamedTuple):
+class Chart(NamedTuple):
     """One scalar of several trainings.
 
     Attributes:
@@ -44,7 +44,7 @@ class Panel(NamedTuple):
 
 
 def draw_curves(
-    panels: Sequence[Panel],
+    panels: Sequence[Chart],
     columns: int = 3,
     size: tuple[float, float] = (4.6, 3.4),
     legend: bool = True,

@@ -1,50 +1,35 @@
-"""A few images of a data set, and what models see in them; one kind for each task."""
+"""A few images of a data set as a training or validation shows them, and what models see there."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from mmdet.structures import DetDataSample
 from mmengine.dataset import BaseDataset
-from mmengine.structures import BaseDataElement
-from torch import Tensor, nn
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from torch import nn
 
 from ..distiller import Distiller
-from ..views import Batch
-from .panel import Classes
+from .draw import Classes, HeatMap, Style
+from .focus import DOT_COLOURS, TITLES, look, verdicts
+from .samples import (
+    Objects,
+    PackedSample,
+    annotated_labels,
+    annotated_objects,
+    classes_of,
+    evenly,
+    overlay,
+    predict,
+    score,
+)
 from .sheet import Column
-
-
-@dataclass(frozen=True)
-class Image:
-    """One image as the pipeline gives it.
-
-    Attributes:
-        name: its file.
-        inputs: before any normalising, (3, H, W) in BGR, the order of mmdet and mmseg.
-        sample: with what was annotated, in pixels of ``inputs``.
-    """
-
-    name: str
-    inputs: Tensor
-    sample: BaseDataElement
-
-    @property
-    def pixels(self) -> np.ndarray:
-        """(H, W, 3), uint8, RGB."""
-        image = self.inputs.permute(1, 2, 0).clamp(0, 255).to(torch.uint8)
-        return np.ascontiguousarray(image.numpy()[..., ::-1])
-
-    def batch(self, model: nn.Module, training: bool = False) -> Batch:
-        """The image alone, preprocessed as the model wants it for predicting or for training."""
-        data = {'inputs': [self.inputs], 'data_samples': [copy.deepcopy(self.sample)]}
-        data = model.data_preprocessor(data, training)
-        return Batch(data['inputs'], data['data_samples'])
 
 
 class Gallery:
@@ -53,7 +38,8 @@ class Gallery:
     Args:
         dataset: of mmdet or mmseg.
         count: how many images, spread evenly, or all where there are fewer.
-        evaluation: whether the data set's pipeline is one for evaluation.
+        evaluation: whether the data set's pipeline is one for evaluation, which resizes images and
+            not what was annotated.
         score_thr: objects that are surer than this are shown.
 
     Attributes:
@@ -64,37 +50,111 @@ class Gallery:
     def __init__(
         self, dataset: BaseDataset, count: int, evaluation: bool = True, score_thr: float = 0.3
     ) -> None:
-        self.images: list[Image] = self.choose(dataset, count, evaluation)
-        self.classes = self.read_classes(dataset)
+        self.images: list[PackedSample] = list(choose(dataset, count, evaluation))
+        self.segments = isinstance(self.images[0].truth, np.ndarray)
+        self.classes: Classes = classes_of(dataset, self.segments)
         self.score_thr = score_thr
 
-    def choose(self, dataset: BaseDataset, count: int, evaluation: bool) -> list[Image]:
-        """Choose images, with what was annotated."""
-        raise NotImplementedError
-
-    def read_classes(self, dataset: BaseDataset) -> Classes:
-        """The classes of a data set."""
-        return Classes(tuple(dataset.metainfo.get('classes') or ()))
-
     def annotated(self) -> list[Column]:
-        """The images and what was annotated in them."""
-        raise NotImplementedError
+        """What was annotated; beside masks, which cover them, the images too."""
+        names = [image.name for image in self.images]
+        truth = [[overlay(image.truth)] for image in self.images]
+        if not self.segments:
+            return [Column('ground truth', '', truth, names)]
+        return [Column('image', '', [[]] * len(names), names), Column('ground truth', '', truth)]
 
     def predicted(self, title: str, model: nn.Module) -> Column:
         """What a model predicts, by its own preprocessing; it is left in eval mode."""
-        raise NotImplementedError
+        found = [predict(model, image.packed()) for image in self.images]
+        captions = []
+        if self.segments:
+            pairs = zip(found, self.images, strict=True)
+            scores = [score(labels, image.truth) for labels, image in pairs]
+            captions = [
+                f'mIoU {100 * iou:.1f}, accuracy {100 * right:.1f}' for iou, right in scores
+            ]
+        overlays = [[overlay(each, self.score_thr)] for each in found]
+        return Column(title, describe(model), overlays, captions)
 
     def focus_columns(self, distiller: Distiller) -> list[Column]:
-        """What the losses look at; to be called on all ranks, models are left in eval mode."""
-        raise NotImplementedError
+        """What the losses look at; to be called on all ranks, models are left in eval mode.
+
+        Of a detector the main region and the valuable one, where its head defines them; of a
+        segmentor by what each discriminator in force tells it from its teacher.
+        """
+        return self._verdicts(distiller) if self.segments else self._regions(distiller)
+
+    def _regions(self, distiller: Distiller) -> list[Column]:
+        dots = look(distiller.student, self.images)
+        if not dots:
+            return []
+        boxes = [replace(overlay(i.truth), style=Style('white', named=False)) for i in self.images]
+        overlays = [
+            [box, *(dots[name][index] for name in reversed(dots))]
+            for index, box in enumerate(boxes)
+        ]
+        meanings = {TITLES[name]: DOT_COLOURS[name] for name in dots}
+        return [Column('where distillation looks', '', overlays, meanings=meanings)]
+
+    def _verdicts(self, distiller: Distiller) -> list[Column]:
+        columns = []
+        found = verdicts(distiller, self.images)
+        for name, each in found.items():
+            limit = max(np.abs(v.reasons).max() for v in each) or 1.0
+            overlays = [[HeatMap(v.reasons, limit, v.share)] for v in each]
+            captions = [f'D(student) {v.student:.3g}, D(teacher) {v.teacher:.3g}' for v in each]
+            words = (f'against the student, -{limit:.2g}', f'for it, +{limit:.2g}')
+            meanings = dict(zip(words, overlays[0][0].colours, strict=True))
+            title = 'the discriminator' if len(found) == 1 else f'the discriminator of {name}'
+            columns.append(Column(title, '', overlays, captions, meanings))
+        return columns
 
 
-def spread(dataset: BaseDataset, count: int) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Index, file name and data of samples spread evenly over a data set."""
-    for index in np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist():
+def choose(dataset: BaseDataset, count: int, evaluation: bool) -> Iterator[PackedSample]:
+    """Samples spread evenly over a data set; see :class:`Gallery`."""
+    for index in evenly(len(dataset), count):
         data = dataset[index]
-        path = data['data_samples'].metainfo.get('img_path', f'image {index}')
-        yield index, Path(path).name, data
+        inputs, sample = data['inputs'], data['data_samples']
+        path = Path(sample.metainfo.get('img_path', f'image {index}'))
+        if 'gt_sem_seg' in sample:
+            truth = annotated_labels(sample, classes_of(dataset, segments=True))
+            sample = _enlarged(sample, tuple(inputs.shape[-2:]))
+        else:
+            truth = _objects(sample, dataset.get_data_info(index) if evaluation else None)
+            sample = _with_objects(sample, truth)
+        pixels = inputs.permute(1, 2, 0).clamp(0, 255).to(torch.uint8).numpy()[..., ::-1]
+        packed: dict[str, Any] = dict(inputs=inputs, data_samples=sample)
+        yield PackedSample(path.name, np.ascontiguousarray(pixels), truth, packed)
+
+
+def _enlarged(sample: BaseDataElement, size: tuple[int, int]) -> BaseDataElement:
+    """A sample whose label has the size of the image, for the losses."""
+    label = sample.gt_sem_seg.data
+    resized = F.interpolate(label[None].float(), size, mode='nearest-exact')[0]
+    sample.gt_sem_seg = PixelData(data=resized.to(label.dtype))
+    # predictions are wanted as the label is: of its size, and not flipped back
+    sample.set_metainfo(dict(ori_shape=tuple(label.shape[-2:]), img_shape=size, flip=False))
+    return sample
+
+
+def _objects(sample: BaseDataElement, info: dict[str, Any] | None) -> Objects:
+    """The annotated objects in pixels of the inputs, those that count."""
+    if info is not None:
+        known = annotated_objects(info).counted()
+        scale = np.tile(sample.metainfo.get('scale_factor', (1.0, 1.0)), 2)
+        return Objects((known.boxes * scale).astype(np.float32), known.labels)
+    known = sample.gt_instances.numpy()
+    return Objects(np.asarray(getattr(known.bboxes, 'tensor', known.bboxes)), known.labels)
+
+
+def _with_objects(sample: BaseDataElement, truth: Objects) -> DetDataSample:
+    """A sample with these objects alone, predictions for which stay in pixels of the inputs."""
+    whole = dict(scale_factor=(1.0, 1.0), ori_shape=sample.metainfo.get('img_shape'))
+    found = DetDataSample(metainfo=sample.metainfo | whole)
+    found.gt_instances = InstanceData(
+        bboxes=torch.as_tensor(truth.boxes), labels=torch.as_tensor(truth.labels)
+    )
+    return found
 
 
 def describe(model: nn.Module) -> str:

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 
-from .masks import stripes
-from .panel import DPI, IGNORED, Classes, Colour, Overlay, Panel, text_size
+from .draw import IGNORED, Classes, Colour, Overlay, draw_over, stripes, text_size
 
+DPI = 100
 WIDTH = (320, 480)  # least and greatest width of an image on the sheet, in its pixels
 MARGIN, GAP, HEAD, CAPTION, KEY = 12, 8, 40, 18, 22  # pixels
 SWATCH = (18, 12)  # of the key: width and height in pixels
@@ -70,13 +70,8 @@ def draw_sheet(
                             size=7.5, color='0.35', va='bottom', parse_math=False)  # fmt: skip
             top += CAPTION
             bottom = 1 - (top + tall) / height
-            axes = figure.add_axes((left / width, bottom, panel / width, tall / height))
-            axes.set_axis_off()
-            axes.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
-            place = Panel(axes, canvas, image, (tall, panel), classes)
-            place.paint(image)
-            for overlay in column.overlays[row]:
-                overlay.draw(place)
+            place = (left / width, bottom, panel / width, tall / height)
+            draw_over(canvas, place, image, column.overlays[row], classes)
             top += tall
     for line, entries in enumerate(reversed(key)):
         _draw_key(figure, entries, classes, height - MARGIN / 2 - (line + 0.5) * KEY)
@@ -108,7 +103,7 @@ def _key(
     lines: list[list[tuple[float, int, str]]] = []
     left = width
     for index in sorted(found, key=lambda i: (i == IGNORED, i)):
-        name = 'not annotated' if index == IGNORED else classes.name(index)
+        name = classes.name(index)
         wide = SWATCH[0] + 5 + text_size(canvas, name, FONT)[0] + 16
         if left + wide > width:
             lines.append([])

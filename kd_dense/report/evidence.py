@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ..errors import SetupError
 from ..export import Plain
-from ..pictures.panel import Classes
+from ..pictures import Classes, Result, Sample
 from . import outcomes
 from .numbers import first
-from .predict import IGNORED, Pictures, Result, predict, read_model, read_pictures, without_weights
+from .running import read_model, read_samples, see, without_weights
 from .runs import ALONE, DISTILLED, Run
-from .speed import Cost, count, measured
+from .speed import Cost, count, measure
 
 # errors of a user's files: the page says them, and goes on without
 _MISSING = (SetupError, FileNotFoundError, NotADirectoryError)
@@ -27,7 +25,9 @@ class Evidence:
     Attributes:
         segments: whether the models segment; else they detect.
         threshold: of scores, for objects found.
-        pictures: the images.
+        samples: the images.
+        total: how many there are in the data set.
+        classes: of the data set.
         results: of each run, by name, one for each image.
         costs: of each run, by name.
         missing: what could not be had, in sentences.
@@ -35,33 +35,28 @@ class Evidence:
 
     segments: bool
     threshold: float
-    pictures: Pictures | None = None
+    samples: list[Sample] = field(default_factory=list)
+    total: int = 0
+    classes: Classes = field(default_factory=Classes)
     results: dict[str, list[Result]] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     @property
-    def classes(self) -> Classes:
-        """Names and colours."""
-        palette = self.pictures.palette if self.segments else []
-        return Classes(self.pictures.classes, [tuple(c / 255 for c in each) for each in palette])
-
-    @property
     def truths(self) -> list[Result]:
         """What was annotated."""
-        return [picture.truth for picture in self.pictures.chosen] if self.pictures else []
+        return [sample.truth for sample in self.samples]
 
     def per_class(self, run: Run) -> list[float | None]:
         """AP or intersection over union of each class on these images, in points."""
-        number = len(self.pictures.classes)
-        measure = outcomes.class_overlaps if self.segments else outcomes.average_precisions
-        return measure(self.truths, self.results[run.name], number)
+        score = outcomes.class_overlaps if self.segments else outcomes.average_precisions
+        return score(self.truths, self.results[run.name], len(self.classes.names))
 
     def change(self, alone: Run, distilled: Run) -> outcomes.Change:
         """What distillation changed."""
         pair = self.results[alone.name], self.results[distilled.name]
         if self.segments:
-            return outcomes.change_of_pixels(self.truths, *pair, IGNORED)
+            return outcomes.change_of_pixels(self.truths, *pair)
         return outcomes.change_of_objects(self.truths, *pair, self.threshold)
 
 
@@ -92,25 +87,21 @@ def gather(
         owner = first(runs, DISTILLED) or first(runs, ALONE) or runs[0]
         owner = owner if owner.name in models else next(r for r in runs if r.name in models)
         try:
-            evidence.pictures = read_pictures(owner, models[owner.name], images)
+            found = read_samples(owner, models[owner.name], images)
+            evidence.samples, evidence.total, evidence.classes = found
         except _MISSING as error:
             evidence.missing.append(f'No image was read: {error}')
-    info = evidence.pictures.chosen[0].info if evidence.pictures else None
+    example = evidence.samples[0] if evidence.samples else None
     for name, plain in (models | empty).items():
-        evidence.costs[name] = count(plain, info)
-    if not evidence.pictures:
+        evidence.costs[name] = count(plain, example)
+    if example is None:
         return evidence
     for name, plain in models.items():
-        say(f'{name}: predicting on {len(evidence.pictures.chosen)} images')
-        evidence.results[name] = predict(plain, evidence.pictures.chosen)
+        say(f'{name}: predicting on {len(evidence.samples)} images')
+        evidence.results[name] = [see(plain, sample) for sample in evidence.samples]
     say('timing')
-    measured(evidence.costs, models, info)
+    measure(evidence.costs, models, example)
     return evidence
-
-
-def evenly(total: int, number: int) -> list[int]:
-    """Places spread evenly over ``total``."""
-    return np.unique(np.linspace(0, total - 1, number).round().astype(int)).tolist()
 
 
 def most(change: outcomes.Change, number: int) -> tuple[list[int], list[int]]:

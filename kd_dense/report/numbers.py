@@ -7,7 +7,8 @@ from statistics import fmean
 from typing import NamedTuple
 
 from .runs import ALONE, DISTILLED, TEACHER, Run
-from .signs import TIMES
+
+TIMES = '\N{MULTIPLICATION SIGN}'
 
 
 class Metric(NamedTuple):
@@ -52,7 +53,7 @@ class Comparison(NamedTuple):
     Attributes:
         run: the distilled one.
         before, after: points of the students alone, their mean, and of the distilled one.
-        top: of the teacher; None without one.
+        top: of the teacher, of several the best; None without one.
     """
 
     run: Run
@@ -72,6 +73,11 @@ class Comparison(NamedTuple):
         return self.gain / gap if gap is not None and gap > 0 else None
 
 
+def grouped(number: int) -> str:
+    """A whole number with its thousands apart."""
+    return f'{number:,}'.replace(',', '\N{NARROW NO-BREAK SPACE}')
+
+
 def known_metrics(runs: Sequence[Run]) -> list[Metric]:
     """The metrics that any of the runs logged, the main one first."""
     return [metric for metric in METRICS if any(metric.key in run.metrics for run in runs)]
@@ -89,6 +95,13 @@ def first(runs: Sequence[Run], role: str) -> Run | None:
     return next((run for run in runs if run.role == role), None)
 
 
+def best_teacher(runs: Sequence[Run], metric: Metric) -> Run | None:
+    """The teacher with most points; the first where none has any."""
+    teachers = [run for run in runs if run.role == TEACHER]
+    measured = [run for run in teachers if points(run, metric) is not None]
+    return max(measured, key=lambda run: points(run, metric), default=first(teachers, TEACHER))
+
+
 def mean_alone(runs: Sequence[Run], metric: Metric) -> float | None:
     """Of the students alone; None without one."""
     values = [points(run, metric) for run in runs if run.role == ALONE]
@@ -98,7 +111,7 @@ def mean_alone(runs: Sequence[Run], metric: Metric) -> float | None:
 
 def compare(runs: Sequence[Run], metric: Metric) -> list[Comparison]:
     """Every distilled run against the mean of the students alone."""
-    base, teacher = mean_alone(runs, metric), first(runs, TEACHER)
+    base, teacher = mean_alone(runs, metric), best_teacher(runs, metric)
     top = points(teacher, metric) if teacher else None
     values = {run.name: points(run, metric) for run in runs}
     return [

@@ -11,43 +11,13 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from torchvision.ops import box_iou
+
+from ..pictures.draw import IGNORED
+from ..pictures.samples import Objects, shared_pixels
 
 OVERLAP = 0.5  # intersection over union from which on a detection is of an object
-
-
-@dataclass(frozen=True)
-class Objects:
-    """Annotated or detected objects of one image.
-
-    Attributes:
-        boxes: (n, 4).
-        labels: class indices, (n,).
-        scores: (n,); None for annotated ones.
-        ignored: bool, (n,), of annotated ones that count neither way; None for none.
-    """
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray | None = None
-    ignored: np.ndarray | None = None
-
-    def above(self, threshold: float) -> Objects:
-        """Those with a higher score, the surest first."""
-        order = np.argsort(-self.scores, kind='stable')
-        order = order[self.scores[order] > threshold]
-        return Objects(self.boxes[order], self.labels[order], self.scores[order])
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-
-def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of each box of one set with each of another, (n, m)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(x[:, 2] - x[:, 0]) * (x[:, 3] - x[:, 1]) for x in (a, b)]
-    return shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -75,7 +45,8 @@ def match(truth: Objects, detections: Objects) -> Matches:
     found = np.zeros(len(truth), bool)
     right, neutral = np.zeros(len(detections), bool), np.zeros(len(detections), bool)
     ignored = np.zeros(len(truth), bool) if truth.ignored is None else truth.ignored
-    overlap = overlaps(detections.boxes, truth.boxes)
+    pair = (torch.from_numpy(each.boxes).double() for each in (detections, truth))
+    overlap = box_iou(*pair).numpy()
     same = detections.labels[:, None] == truth.labels[None]
     for index in range(len(detections)):
         near = same[index] & (overlap[index] >= OVERLAP)
@@ -150,15 +121,12 @@ def change_of_objects(
 
 
 def change_of_pixels(
-    truths: Sequence[np.ndarray],
-    alone: Sequence[np.ndarray],
-    distilled: Sequence[np.ndarray],
-    ignored: int = 255,
+    truths: Sequence[np.ndarray], alone: Sequence[np.ndarray], distilled: Sequence[np.ndarray]
 ) -> Change:
     """Pixels gained and lost; all arguments are class indices, (H, W) each."""
     change = Change()
     for truth, before, after in zip(truths, alone, distilled, strict=True):
-        counts = truth != ignored
+        counts = truth != IGNORED
         change.add((before == truth)[counts], (after == truth)[counts])
     return change
 
@@ -209,18 +177,11 @@ def _xywh(box: np.ndarray) -> list[float]:
 
 
 def class_overlaps(
-    truths: Sequence[np.ndarray], predicted: Sequence[np.ndarray], count: int, ignored: int = 255
+    truths: Sequence[np.ndarray], predicted: Sequence[np.ndarray], count: int
 ) -> list[float | None]:
     """Intersection over union of each class over all pixels of these images, in points."""
-    table = np.zeros((count, count), np.int64)
-    for truth, labels in zip(truths, predicted, strict=True):
-        counts = (truth != ignored) & (truth < count)
-        table += np.bincount(
-            truth[counts].astype(np.int64) * count + labels[counts], minlength=count * count
-        ).reshape(count, count)
-    shared = table.diagonal()
-    union = table.sum(axis=0) + table.sum(axis=1) - shared
+    pairs = zip(truths, predicted, strict=True)
+    shared, union, annotated = sum(shared_pixels(*pair, count) for pair in pairs)
     return [
-        float(s / u) * 100 if t else None
-        for s, u, t in zip(shared, union, table.sum(axis=1), strict=True)
+        float(s / u) * 100 if a else None for s, u, a in zip(shared, union, annotated, strict=True)
     ]

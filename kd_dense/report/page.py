@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 from ..version import __version__
-from . import gallery, progress, tables, words
-from .colours import colours
+from . import figures, progress, tables, words
 from .evidence import Evidence
-from .runs import ALONE, DISTILLED, OTHER, TEACHER, Run
+from .runs import Run
 
 HERE = Path(__file__).parent
-ROLE_TEXT = {
-    TEACHER: 'teacher',
-    ALONE: 'student alone',
-    DISTILLED: 'student, distilled',
-    OTHER: 'unrelated',
-}
 
 
 def render(
@@ -39,21 +31,20 @@ def render(
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
-    labelled = _labelled(runs)
     context = dict(
         segments=evidence.segments,
-        runs=labelled,
+        runs=runs,
         css=(HERE / 'page.css').read_text(),
         version=__version__,
         command=command,
         versions=versions,
-        **tables.numbers(runs, labelled),
-        **tables.costs(runs, labelled, evidence),
-        **tables.per_class(runs, labelled, evidence),
-        **gallery.pictures(runs, evidence, show),
+        **tables.numbers(runs),
+        **tables.costs(runs, evidence),
+        **tables.per_class(runs, evidence),
+        **figures.pictures(runs, evidence, show),
         **progress.training(runs),
-        **progress.balance(runs, labelled),
-        made=tables.made(runs, labelled),
+        **progress.balance(runs),
+        made=tables.made(runs),
         limits=words.limits(runs, evidence),
     )
     context |= words.head(runs, evidence)
@@ -69,17 +60,3 @@ def render(
         ('limits', 'Limits'),
     ]
     return environment.get_template('page.html').render(context)
-
-
-def _labelled(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """What the page shows of a run wherever it is named."""
-    return [
-        dict(
-            index=index,
-            name=run.name,
-            role_text=ROLE_TEXT[run.role],
-            colour=colour,
-            validated_at=run.validated_at,
-        )
-        for index, (run, colour) in enumerate(zip(runs, colours(runs), strict=True))
-    ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from ..logs import curve, is_training
-from ..pictures.curves import Curve, Panel, as_svg, draw_curves
-from .colours import colours
+from ..pictures.curves import Chart, Curve, as_svg, draw_curves
 from .numbers import known_metrics
 from .runs import DISTILLED, Run
-from .signs import DASH
 
 PREFIX = 'loss_kd_'
 
@@ -21,11 +20,8 @@ def training(runs: Sequence[Run]) -> dict[str, Any]:
     numbers = count()
 
     def drawn(key: str, title: str, note: str = '', scale: float = 1, zero: bool = False) -> dict:
-        lines = []
-        for run, colour in zip(runs, colours(runs), strict=True):
-            steps, values = curve(run.lines, key)
-            lines.append(Curve(run.name, colour, steps, [value * scale for value in values]))
-        figure = draw_curves([Panel('', lines, zero)], size=(4.2, 2.6), legend=False)
+        panel = _panel(runs, key, '', scale, zero)
+        figure = draw_curves([panel], size=(4.2, 2.6), legend=False)
         return dict(title=title, note=note, svg=as_svg(figure, f'chart-{next(numbers)}'))
 
     groups = []
@@ -56,10 +52,30 @@ def training(runs: Sequence[Run]) -> dict[str, Any]:
     return dict(charts=groups, curves_missing=missing)
 
 
-def balance(runs: Sequence[Run], labelled: Sequence[dict]) -> dict[str, Any]:
+def write_curves(path: Path, runs: Sequence[Run]) -> bool:
+    """Draw the metrics and the sum of the losses as PNG; False where nothing was logged."""
+    panels = [_panel(runs, m.key, m.title, m.scale) for m in known_metrics(runs)[:2]]
+    if any(run.lines for run in runs):
+        panels.append(_panel(runs, 'loss', 'loss'))
+    if panels:
+        draw_curves(panels).savefig(path)
+    return bool(panels)
+
+
+def _panel(
+    runs: Sequence[Run], key: str, title: str, scale: float = 1, from_zero: bool = False
+) -> Chart:
+    curves = []
+    for run in runs:
+        steps, values = curve(run.lines, key)
+        curves.append(Curve(run.name, run.colour, steps, [value * scale for value in values]))
+    return Chart(title, curves, from_zero)
+
+
+def balance(runs: Sequence[Run]) -> dict[str, Any]:
     """How much each loss moved the student in the first steps."""
     found, missing = [], []
-    for run, label in zip(runs, labelled, strict=True):
+    for run in runs:
         if run.role != DISTILLED:
             continue
         if run.balance is None:
@@ -70,7 +86,7 @@ def balance(runs: Sequence[Run], labelled: Sequence[dict]) -> dict[str, Any]:
         named = {"the student's own": run.balance['student'], **run.balance['losses']}
         found.append(
             dict(
-                run=label,
+                run=run,
                 steps=run.balance['steps'],
                 warnings=run.balance['warnings'],
                 rows=[_balance_row(name, row) for name, row in named.items()],
@@ -83,9 +99,9 @@ def balance(runs: Sequence[Run], labelled: Sequence[dict]) -> dict[str, Any]:
 
 def _balance_row(name: str, row: dict) -> dict[str, Any]:
     def shown(value: float | str | None) -> str:
-        return (
-            f'{value:.4g}' if isinstance(value, int | float) else DASH if value is None else value
-        )
+        if value is None:
+            return '\N{EN DASH}'
+        return value if isinstance(value, str) else f'{value:.4g}'
 
     share = row['share'] if isinstance(row['share'], int | float) else 0.0
     off = row['value'] is None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,24 @@ from mmengine.config import Config, ConfigDict
 
 from ..errors import SetupError
 from ..hosts import read_model_config
+from ..hosts.checkpoints import checkpoints_of
 from ..logs import by_epoch, read_scalars, validations
 from ..record import FILE, read_record
 
 TEACHER, ALONE, DISTILLED, OTHER = ROLES = ('teacher', 'alone', 'distilled', 'other')
+
+ROLE_TEXT = {
+    TEACHER: 'teacher',
+    ALONE: 'student alone',
+    DISTILLED: 'student, distilled',
+    OTHER: 'unrelated',
+}
+COLOURS = {
+    TEACHER: ('#5b6472', '#98a1ad', '#3a4250'),
+    ALONE: ('#d0801f', '#e3ad6a', '#a55f0c'),
+    DISTILLED: ('#00796b', '#3f5bd8', '#9c36b5', '#5c940d', '#c2255c'),
+    OTHER: ('#868e96', '#adb5bd', '#495057'),
+}
 
 
 @dataclass
@@ -31,6 +45,8 @@ class Run:
         name: what it is called on the page.
         role: one of :data:`ROLES`.
         why: how the role was recognised, in words.
+        colour: on the page and in its pictures.
+        index: of the run on the page.
     """
 
     folder: Path
@@ -39,6 +55,13 @@ class Run:
     name: str
     role: str = OTHER
     why: str = ''
+    colour: str = ''
+    index: int = 0
+
+    @property
+    def role_text(self) -> str:
+        """The role, in words."""
+        return ROLE_TEXT[self.role]
 
     @cached_property
     def lines(self) -> list[dict]:
@@ -66,17 +89,7 @@ class Run:
     @cached_property
     def checkpoint(self) -> Path | None:
         """The last checkpoint that is there."""
-        note = self.folder / 'last_checkpoint'
-        if note.is_file():
-            named = self.folder / Path(note.read_text().strip()).name  # the folder may have moved
-            if named.is_file():
-                return named
-        numbered = {
-            path: int(match.group(1))
-            for path in self.folder.glob('*.pth')
-            if (match := re.fullmatch(r'(?:iter|epoch)_(\d+)\.pth', path.name))
-        }
-        return max(numbered, key=numbered.get) if numbered else None
+        return next(iter(checkpoints_of(self.folder)), None)
 
     @cached_property
     def balance(self) -> dict[str, Any] | None:
@@ -133,7 +146,11 @@ def read_runs(
     _assign_roles(runs)
     for run, role in zip(runs, roles or (), strict=False):
         run.role, run.why = role, 'as given by --roles'
-    return sorted(runs, key=lambda run: ROLES.index(run.role))
+    runs = sorted(runs, key=lambda run: ROLES.index(run.role))
+    colours = {role: cycle(found) for role, found in COLOURS.items()}
+    for index, run in enumerate(runs):
+        run.index, run.colour = index, next(colours[run.role])
+    return runs
 
 
 def _read_run(folder: Path, name: str, options: dict | None) -> Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-import time
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +18,9 @@ from mmengine.analysis import get_model_complexity_info
 from mmengine.registry import DefaultScope
 
 from ..export import Plain
-from .predict import model_input
+from ..measure import all_seconds
+from ..pictures import Sample
+from .running import model_input
 
 ROUNDS = 15
 
@@ -42,20 +44,20 @@ class Cost:
     spread: tuple[float, float] | None = None
 
 
-def count(plain: Plain, info: dict | None, size: tuple[int, int] = (320, 320)) -> Cost:
+def count(plain: Plain, sample: Sample | None, size: tuple[int, int] = (320, 320)) -> Cost:
     """Parameters and FLOPs of a model.
 
     Args:
         plain: the model.
-        info: of an image, whose size at the model's input counts; None takes ``size``.
+        sample: whose size at the model's input counts; None takes ``size``.
         size: height and width.
     """
     used = (p for n, p in plain.model.named_parameters() if not n.startswith('auxiliary_head'))
     cost = Cost(sum(p.numel() for p in used))
     model = plain.model
     with DefaultScope.overwrite_default_scope(plain.scope), torch.no_grad():
-        if info is not None:
-            data = model.data_preprocessor(model_input(plain, info), False)
+        if sample is not None:
+            data = model.data_preprocessor(model_input(plain, sample), False)
             images, samples = data['inputs'], data['data_samples']
         else:
             images, samples = torch.zeros(1, 3, *size), None
@@ -87,35 +89,29 @@ def _silence() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def measure(models: Mapping[str, Plain], info: dict) -> dict[str, list[float]]:
-    """Milliseconds of predictions of one image; the models take turns, two rounds warm up.
+def measure(costs: Mapping[str, Cost], models: Mapping[str, Plain], sample: Sample) -> None:
+    """Add the times of predictions of one image; models of one network share all of theirs.
 
     Args:
+        costs: of the models, by name.
         models: by name.
-        info: of the image.
+        sample: the image.
     """
-    times: dict[str, list[float]] = {name: [] for name in models}
-    data = {name: model_input(plain, info) for name, plain in models.items()}
-    with torch.no_grad():
-        for turn in range(ROUNDS + 2):
-            for name, plain in models.items():
-                with DefaultScope.overwrite_default_scope(plain.scope):
-                    begin = time.perf_counter()
-                    plain.model.test_step(data[name])
-                    if turn >= 2:
-                        times[name].append((time.perf_counter() - begin) * 1000)
-    return times
+    data = {name: model_input(plain, sample) for name, plain in models.items()}
 
+    def run(name: str) -> None:
+        with DefaultScope.overwrite_default_scope(models[name].scope), torch.no_grad():
+            models[name].model.test_step(data[name])
 
-def measured(costs: Mapping[str, Cost], models: Mapping[str, Plain], info: dict) -> None:
-    """Add the times of models to their costs; models of one network share all of theirs."""
+    times = all_seconds({name: partial(run, name) for name in models}, ROUNDS, False, warm_up=2)
     shared: dict[tuple, list[float]] = {}
-    for name, times in measure(models, info).items():
-        shared.setdefault(_network(name, costs, models), []).extend(times)
+    for name, seconds in times.items():
+        milliseconds = [1000 * each for each in seconds]
+        shared.setdefault(_network(name, costs, models), []).extend(milliseconds)
     for name in models:
-        times = shared[_network(name, costs, models)]
-        costs[name].milliseconds = median(times)
-        costs[name].spread = (min(times), max(times))
+        found = shared[_network(name, costs, models)]
+        costs[name].milliseconds = median(found)
+        costs[name].spread = (min(found), max(found))
 
 
 def _network(name: str, costs: Mapping[str, Cost], models: Mapping[str, Plain]) -> tuple:
@@ -125,12 +121,8 @@ def _network(name: str, costs: Mapping[str, Cost], models: Mapping[str, Plain]) 
 
 
 def machine() -> str:
-    """The machine in words: what computes, and on how many threads."""
-    name = platform.processor() or platform.machine()
+    """What computes here, and on how many threads."""
     facts = Path('/proc/cpuinfo')
-    if facts.is_file():
-        lines = facts.read_text().splitlines()
-        names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-        name = names[0] if names else name
+    named = facts.is_file() and re.search(r'^model name\s*: (.+)$', facts.read_text(), re.MULTILINE)
     threads = torch.get_num_threads()
-    return f'{name}, {threads} thread{"s" if threads > 1 else ""}, torch {torch.__version__}'
+    return f'{named[1] if named else platform.machine()}, {threads} thread' + 's' * (threads > 1)

@@ -7,21 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from ..pictures.draw import IGNORED
 from ..record import FILE, minutes
 from .evidence import Evidence
-from .numbers import alone_in_words, compare, first, known_metrics, table
-from .predict import IGNORED
+from .numbers import TIMES, alone_in_words, compare, first, grouped, known_metrics, table
 from .runs import ALONE, DISTILLED, TEACHER, Run
-from .signs import TIMES, grouped
 from .speed import ROUNDS, machine
 
 
-def numbers(runs: Sequence[Run], labelled: Sequence[dict]) -> dict[str, Any]:
+def numbers(runs: Sequence[Run]) -> dict[str, Any]:
     """The metrics of all runs."""
     metrics = known_metrics(runs)
     rows = table(runs, metrics)
-    for row, label in zip(rows, labelled, strict=True):
-        row['run'] = label
     missing = [f'{run.name} logged no validation.' for run in runs if not run.metrics]
     for role, what in ((TEACHER, 'teacher'), (ALONE, 'student alone'), (DISTILLED, 'distilled')):
         if not first(runs, role):
@@ -44,31 +41,18 @@ def numbers(runs: Sequence[Run], labelled: Sequence[dict]) -> dict[str, Any]:
     )
 
 
-def costs(runs: Sequence[Run], labelled: Sequence[dict], evidence: Evidence) -> dict[str, Any]:
+def costs(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
     """Size and speed."""
-    rows = []
-    for run, label in zip(runs, labelled, strict=True):
-        if cost := evidence.costs.get(run.name):
-            rows.append(
-                dict(
-                    run=label,
-                    what=label['role_text'],
-                    millions=cost.parameters / 1e6,
-                    megabytes=cost.parameters * 4 / 1e6,
-                    flops=None if cost.flops is None else _flops(cost.flops),
-                    milliseconds=cost.milliseconds,
-                    spread=cost.spread,
-                )
-            )
+    rows = [(run, evidence.costs[run.name]) for run in runs if run.name in evidence.costs]
     note = ''
     if rows:
-        shape = next(iter(evidence.costs.values())).shape
+        shape = rows[0][1].shape
         note = (
             'Of what is shipped: a distilled student is the plain student. Multiply-adds of one '
             f'image of {shape[0]}{TIMES}{shape[1]} pixels, of convolutions and matrix products, '
             'counted by mmengine.'
         )
-    timed = any(row['milliseconds'] for row in rows)
+    timed = any(cost.milliseconds for _, cost in rows)
     if timed:
         note += (
             f' Times: median of {ROUNDS} predictions, from image to result, the models in turn, '
@@ -78,55 +62,52 @@ def costs(runs: Sequence[Run], labelled: Sequence[dict], evidence: Evidence) -> 
     return dict(costs=rows, cost_note=note, cost_missing=missing)
 
 
-def _flops(flops: int) -> str:
-    return f'{flops / 1e9:.3g} G' if flops >= 1e8 else f'{flops / 1e6:.3g} M'
-
-
-def per_class(runs: Sequence[Run], labelled: Sequence[dict], evidence: Evidence) -> dict[str, Any]:
+def per_class(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
     """AP or intersection over union of each class, of the runs that were run."""
-    ran = [(r, la) for r, la in zip(runs, labelled, strict=True) if r.name in evidence.results]
-    if not ran:
+    values = {r.name: evidence.per_class(r) for r in runs if r.name in evidence.results}
+    if not values:
         return dict(per_class=None)
-    values = [evidence.per_class(run) for run, _ in ran]
-    base = next((v for v, (r, _) in zip(values, ran, strict=True) if r.role == ALONE), None)
+    ran = [run for run in runs if run.name in values]
+    alone = first(ran, ALONE)
+    base = values[alone.name] if alone else None
     counts = _counts(evidence)
     rows = []
-    for index, name in enumerate(evidence.pictures.classes):
+    for index, name in enumerate(evidence.classes.names):
         cells = []
-        for each, (run, _) in zip(values, ran, strict=True):
-            gain = None
+        for run in ran:
+            each, gain = values[run.name], None
             if run.role == DISTILLED and base and None not in (each[index], base[index]):
                 gain = each[index] - base[index]
             cells.append(dict(value=each[index], gain=gain))
         rows.append(dict(name=name, count=grouped(counts[index]), cells=cells))
-    number, total = len(evidence.pictures.chosen), evidence.pictures.total
+    number, total = len(evidence.samples), evidence.total
     images = f'all {total} validation images'
     if number < total:
         images = f'{number} of the {total} validation images, spread evenly'
     what = 'Intersection over union' if evidence.segments else 'COCO AP'
     note = f'{what} of each class, in points, measured here on {images}'
     note += '' if number == total else ', so unlike the numbers of the whole set above'
-    return dict(per_class=dict(rows=rows, runs=[label for _, label in ran], note=note + '.'))
+    return dict(per_class=dict(rows=rows, runs=ran, note=note + '.'))
 
 
 def _counts(evidence: Evidence) -> list[int]:
     """Annotated objects or pixels of each class."""
-    number = len(evidence.pictures.classes)
+    number = len(evidence.classes.names)
     if evidence.segments:
         labels = [truth[truth != IGNORED] for truth in evidence.truths]
     else:
-        labels = [t.labels if t.ignored is None else t.labels[~t.ignored] for t in evidence.truths]
+        labels = [truth.counted().labels for truth in evidence.truths]
     return np.bincount(np.concatenate(labels).astype(int), minlength=number)[:number].tolist()
 
 
-def made(runs: Sequence[Run], labelled: Sequence[dict]) -> list[dict[str, Any]]:
+def made(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Commands, times and versions."""
     rows = []
-    for run, label in zip(runs, labelled, strict=True):
-        why = f'{label["role_text"].capitalize()}: {run.why}.'
+    for run in runs:
+        why = f'{run.role_text.capitalize()}: {run.why}.'
         if (record := run.record) is None:
             note = f'How it was made is not known: there is no {FILE} in its folder.'
-            rows.append(dict(run=label, why=why, command='', note=note))
+            rows.append(dict(run=run, why=why, command='', note=note))
             continue
         facts = [f'In {record["folder"]}, seed {record["seed"]}.']
         if len(starts := record['starts']) > 1:
@@ -134,5 +115,5 @@ def made(runs: Sequence[Run], labelled: Sequence[dict]) -> list[dict[str, Any]]:
         if spent := minutes(record, run.folder):
             facts.append(f'Took {spent:.1f} minutes.')
         facts.append(', '.join(f'{name} {value}' for name, value in record['versions'].items()))
-        rows.append(dict(run=label, why=why, command=record['command'], note=' '.join(facts) + '.'))
+        rows.append(dict(run=run, why=why, command=record['command'], note=' '.join(facts) + '.'))
     return rows

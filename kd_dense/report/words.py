@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from .evidence import Evidence
-from .numbers import alone_in_words, compare, first, known_metrics
+from .numbers import TIMES, alone_in_words, best_teacher, compare, first, known_metrics
 from .runs import ALONE, DISTILLED, TEACHER, Run
-from .signs import APOSTROPHE, TIMES, signed
 
 
 def head(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
     """Title, the sentence below it, and the large numbers."""
-    teacher, distilled = first(runs, TEACHER), first(runs, DISTILLED)
+    distilled = first(runs, DISTILLED)
     metrics = known_metrics(runs)
     found = compare(runs, metrics[0]) if metrics else []
     title = 'Training report' if not distilled else f'What {distilled.name} learned'
@@ -25,6 +24,9 @@ def head(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
             cards=[],
         )
     best, name = max(found, key=lambda c: c.gain), metrics[0].title
+    teacher, whose = best_teacher(runs, metrics[0]), 'the teacher'
+    if sum(run.role == TEACHER for run in runs) > 1:
+        whose = f'{teacher.name}, the best teacher,'
     before = 'the same student alone'
     if sum(run.role == ALONE for run in runs) > 1:
         before = 'the mean of the students alone'
@@ -33,7 +35,7 @@ def head(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
         title = f'What {len(found)} distilled students learned'
         who = f'{best.run.name}, the best of {len(found)} distilled students,'
     lead = f'{who} reaches {best.after:.1f} {name}, {before} {best.before:.1f}'
-    lead += f', the teacher {best.top:.1f}.' if best.top is not None else '.'
+    lead += f', {whose} {best.top:.1f}.' if best.top is not None else '.'
     lead += '' if best.gain > 0 else ' Distillation did not help here.'
     over = f'{name} by distillation (over {alone_in_words(runs)})'
     cards = [
@@ -47,7 +49,8 @@ def head(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
     if own:
         text = 'parameters'
         if theirs:
-            text += f', {own.parameters / theirs.parameters:.0%} of the teacher{APOSTROPHE}s'
+            share = f'{own.parameters / theirs.parameters:.0%}'
+            text += f', {share} of the teacher\N{RIGHT SINGLE QUOTATION MARK}s'
         cards.append(dict(value=f'{own.parameters / 1e6:.2f} M', text=text, tone=''))
     if own and theirs and own.milliseconds and theirs.milliseconds:
         text = f'as fast as the teacher on this machine ({own.milliseconds:.0f} against '
@@ -55,6 +58,11 @@ def head(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
         value = f'{theirs.milliseconds / own.milliseconds:.1f}{TIMES}'
         cards.append(dict(value=value, text=text, tone=''))
     return dict(title=title, lead=lead, cards=cards)
+
+
+def signed(value: float, style: str = '+.1f') -> str:
+    """A number with its sign, a true minus."""
+    return format(value, style).replace('-', '\N{MINUS SIGN}')
 
 
 def limits(runs: Sequence[Run], evidence: Evidence) -> list[str]:
@@ -66,7 +74,7 @@ def limits(runs: Sequence[Run], evidence: Evidence) -> list[str]:
             'How much of the gain is chance: there is one training of the student alone. Trainings '
             'with other seeds differ; give several runs, or compare means of several.'
         )
-    elif roles.count(ALONE) > 1 and evidence.pictures:
+    elif roles.count(ALONE) > 1 and evidence.samples:
         name = first(runs, ALONE).name
         told.append(
             f'Class by class, what changed and the pictures compare with {name}, the first of the '
@@ -76,12 +84,12 @@ def limits(runs: Sequence[Run], evidence: Evidence) -> list[str]:
         told.append(
             'A best run chosen among several looks better than it is: its luck was chosen too.'
         )
-    if not evidence.pictures:
+    if not evidence.samples:
         told.append('What the models see: nothing was predicted.')
-    elif len(evidence.pictures.chosen) < evidence.pictures.total:
+    elif len(evidence.samples) < evidence.total:
         told.append(
             'Class by class, what changed and the pictures stand on '
-            f'{len(evidence.pictures.chosen)} of {evidence.pictures.total} validation images, '
+            f'{len(evidence.samples)} of {evidence.total} validation images, '
             'spread evenly; --images takes more.'
         )
     if any(cost.milliseconds for cost in evidence.costs.values()):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from inspect import signature
 from typing import Any
 
+from ..building import build, kind_of
 from ..errors import SetupError
 from ..registry import TEACHERS
 from .base import Teacher
@@ -24,7 +24,11 @@ def teacher_from(config: Mapping[str, Any] | Teacher, name: str = 'teacher') -> 
     Raises:
         SetupError: an unknown type or key.
     """
-    teacher = config if isinstance(config, Teacher) else _built(dict(config), name)
+    if isinstance(config, Teacher):
+        teacher = config
+    else:
+        kind = kind_of(TEACHERS, config, f'The {name}', Teacher, default=FROZEN)
+        teacher = build(kind, config, f'The {name}')
     teacher.name = name
     return teacher
 
@@ -49,30 +53,6 @@ def build_teachers(
         )
     named = {'teacher': teacher} if teacher is not None else dict(teachers or {})
     return {name: teacher_from(each, name) for name, each in named.items() if each is not None}
-
-
-def _built(config: dict[str, Any], name: str) -> Teacher:
-    kind = config.pop('type', FROZEN)
-    kind = TEACHERS.get(kind) if isinstance(kind, str) else kind
-    if kind is None:
-        known = ', '.join(f"'kd_dense.{each}'" for each in TEACHERS.module_dict)
-        raise SetupError(
-            f'There is no such type of teacher ({name}); choose one of {known}, or name the module '
-            'that registers it in `custom_imports`.'
-        )
-    parameters = signature(kind).parameters.values()
-    names = [p.name for p in parameters]
-    needed = [p.name for p in parameters if p.default is p.empty]
-    if [key for key in config if key not in names] or [n for n in needed if n not in config]:
-        raise SetupError(
-            f'The {name} ({kind.__name__}) is configured by {_listed(needed)}, and may have '
-            f'{", ".join(n for n in names if n not in needed)}; found {sorted(config)}.'
-        )
-    return kind(**config)
-
-
-def _listed(names: list[str]) -> str:
-    return ' and '.join(f'`{name}`' for name in names) or 'nothing it must have'
 
 
 __all__ = ['FROZEN', 'FrozenTeacher', 'Teacher', 'build_teachers', 'teacher_from']

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,12 +29,14 @@ class Teacher(ABC):
         source: where it comes from, for messages: the path of a checkpoint, say.
         classes: names of the classes it knows, in order; None where unknown.
         same_classes: whether teacher and student must know the same classes in the same order.
+        untrained: whether it teaches with random weights.
     """
 
     name: str = 'teacher'
     source: str = ''
     classes: tuple[str, ...] | None = None
     same_classes: bool = True
+    untrained: bool = False
 
     def connect(self, student: Host) -> None:  # noqa: B027 - most teachers need no student
         """Build what depends on the student; called when the distiller is built.
@@ -50,6 +53,15 @@ class Teacher(ABC):
     @property
     def model(self) -> Host | None:
         """The model that checks examine, its weights not loaded; None where there is none."""
+        return None
+
+    def read_checkpoint(self) -> dict[str, Any] | None:
+        """The checkpoint that :meth:`load` takes the weights from; None where there is none.
+
+        Raises:
+            FileNotFoundError: the file is not there.
+            SetupError: it is no checkpoint.
+        """
         return None
 
     @property

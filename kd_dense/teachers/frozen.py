@@ -46,7 +46,7 @@ class FrozenTeacher(Teacher):
         untrained: allow a teacher without checkpoint (to measure speed or memory, say).
 
     Raises:
-        SetupError: an unknown precision, or no checkpoint.
+        SetupError: an unknown precision, no checkpoint, or a word where True or False belongs.
     """
 
     def __init__(
@@ -60,6 +60,9 @@ class FrozenTeacher(Teacher):
     ) -> None:
         if dtype not in DTYPES:
             raise SetupError(f'teacher.dtype is {dtype!r}; choose one of {", ".join(DTYPES)}.')
+        for name, value in dict(fast=fast, same_classes=same_classes, untrained=untrained).items():
+            if not isinstance(value, bool):
+                raise SetupError(f'teacher.{name} is {value!r}; it is True or False.')
         if checkpoint is None and not untrained:
             raise SetupError(
                 'The teacher has no checkpoint. Name one (`teacher.checkpoint=PATH_OR_URL`); an '
@@ -69,6 +72,7 @@ class FrozenTeacher(Teacher):
         self.config = config
         self.checkpoint = None if checkpoint is None else str(checkpoint)
         self.source = self.checkpoint or 'an untrained teacher'
+        self.untrained = checkpoint is None
         self.dtype = DTYPES[dtype]
         self.fast = fast
         self.same_classes = same_classes
@@ -85,7 +89,7 @@ class FrozenTeacher(Teacher):
             options: ``dtype``, ``fast`` and ``same_classes``.
         """
         teacher = cls(config={}, untrained=True, **options)
-        teacher.source = 'a model without checkpoint'
+        teacher.source, teacher.untrained = 'a model without checkpoint', False
         teacher.__dict__['model'] = model
         teacher._has_weights = True
         return teacher
@@ -123,11 +127,19 @@ class FrozenTeacher(Teacher):
             return self.model
         return copy.deepcopy(self.model).float()  # suppression knows no half precision
 
-    def how_to_train(self) -> str:
-        """A sentence on how to get the checkpoint; empty for teachers of others."""
-        if not isinstance(self.config, str) or '::' in self.config:
-            return ''
-        return f'Train the teacher first: kd-dense train {self.config}'
+    def read_checkpoint(self) -> dict[str, Any] | None:
+        """The checkpoint; None where there is none.
+
+        Raises:
+            FileNotFoundError: the file is not there; for a config of ours with how to train it.
+            SetupError: it is no checkpoint.
+        """
+        if self.checkpoint is None:
+            return None
+        ours = isinstance(self.config, str) and '::' not in self.config
+        command = f'kd-dense train {self.config}'
+        advice = f'Train the teacher first: {command}' if ours else ''
+        return read_checkpoint(self.checkpoint, 'teacher', advice)
 
     @property
     def loaded(self) -> bool:
@@ -150,13 +162,12 @@ class FrozenTeacher(Teacher):
         self._renormalize = Renormalize(student.data_preprocessor, model.data_preprocessor)
         if self._has_weights:
             pass
-        elif self.checkpoint is None:
+        elif (checkpoint := self.read_checkpoint()) is None:
             with isolated_rng(seed=0):
                 model.init_weights()
             print_log('The teacher is untrained: it teaches noise.', 'current', logging.WARNING)
         else:
-            checkpoint = read_checkpoint(self.checkpoint, 'teacher', self.how_to_train())
-            load_completely(model, model_state(checkpoint), self.checkpoint, 'teacher')
+            load_completely(model, model_state(checkpoint), self.source, 'teacher')
             self.classes = class_names(checkpoint)
             print_log(f'Teacher loaded completely from {self.checkpoint}.', 'current')
         if self.fast:

@@ -17,7 +17,7 @@ from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from torch import nn
 
 from kd_dense import MODELS
-from tests import models, pairs, segmentation, two_stage
+from tests.helpers import models, pairs, segmentation, two_stage
 
 STEPS = 20
 FILE = Path(__file__).with_name('trainings.json')

@@ -12,9 +12,9 @@ from torch import nn
 from kd_dense.check import Line, Options, Report, examine
 from kd_dense.datasets import CLASSES
 from kd_dense.hosts import build_model, read_model_config
-from tests import segmentation
-from tests.models import gfl
-from tests.trainings import base_config, shapes_config
+from tests.helpers import segmentation
+from tests.helpers.models import gfl
+from tests.helpers.trainings import base_config, shapes_config
 
 TEACHER = gfl(channels=32, num_classes=10)
 

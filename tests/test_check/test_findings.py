@@ -18,12 +18,12 @@ from kd_dense.datasets import CLASSES
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model
 from kd_dense.hosts.checkpoints import read_checkpoint
-from tests import segmentation
-from tests.models import gfl
-from tests.pairs import retina
+from tests.helpers import segmentation
+from tests.helpers.models import gfl
+from tests.helpers.pairs import retina
+from tests.helpers.two_stage import cascade_rcnn, faster_rcnn
+from tests.helpers.two_stage import losses as two_stage_losses
 from tests.test_check.conftest import check, class_only, found, save, the_line
-from tests.two_stage import cascade_rcnn, faster_rcnn
-from tests.two_stage import losses as two_stage_losses
 
 BATCH, LOSSES = 'One batch of the training set', 'Losses on this batch'
 

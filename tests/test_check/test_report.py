@@ -4,31 +4,32 @@ import json
 
 import pytest
 
-from kd_dense.check import WARNING, WRONG, Report, as_lines, as_table
+from kd_dense.check import WARNING, WRONG, Report
 from kd_dense.check.preprocessing import Statistics, trained_with
 from kd_dense.check.report import Section
-from kd_dense.check.validation import _spread, _tell
+from kd_dense.check.validation import _tell
 from kd_dense.errors import SetupError
+from kd_dense.pictures import evenly
 
 
 @pytest.fixture
 def report() -> Report:
     report = Report('configs/a.py')
     weights = report.section('Weights')
-    weights.ok('teacher', '2 of 2', 'a.pth', matched=2, total=2)
+    weights.tell('teacher', '2 of 2', 'a.pth', matched=2, total=2)
     weights.summary = 'teacher: 2 of 2'
     classes = report.section('Classes', 'student', 'data')
-    classes.wrong(
+    classes.tell(
         'number', '3', '10', problem='The head has 3 classes, the data 10.', way_out='Set it.'
     )
     losses = report.section('Losses', 'value')
-    losses.warning('losses.a', 'inf', problem='It is large.', value=float('inf'))
+    losses.tell('losses.a', 'inf', mark=WARNING, problem='It is large.', value=float('inf'))
     losses.skipped('losses.b', 'off')
     return report
 
 
 def test_the_table(report):
-    assert as_table(report) == (
+    assert report.as_table() == (
         'Check of configs/a.py\n'
         '\n'
         'Weights\n'
@@ -49,22 +50,28 @@ def test_the_table(report):
         '\n'
         '1 wrong, 1 warning: put right what is wrong before you train.'
     )
-    coloured = as_table(report, colour=True)
+    coloured = report.as_table(colour=True)
     assert '\033[31mwrong  \033[0m' in coloured and '\033[32mok     \033[0m' in coloured
     for code in ('31', '32', '33', '2', '0'):
         coloured = coloured.replace(f'\033[{code}m', '')
-    assert coloured == as_table(report)
+    assert coloured == report.as_table()
 
 
 def test_long_sentences_are_wrapped_below_their_line(report):
     report.sections[1].lines[0].problem = 'word ' * 40
-    lines = as_table(report, width=70).splitlines()
+    lines = report.as_table(width=70).splitlines()
     assert max(map(len, lines)) <= 70
     assert sum(line.startswith('             word') for line in lines) == 4
 
 
+def test_sections_without_lines_are_shown(report):
+    report.section('Nothing')
+    report.section('Nothing either', 'student', 'teacher')
+    assert '\n\nNothing\n\nNothing either\n' in report.as_table()
+
+
 def test_the_lines_for_a_log(report):
-    assert as_lines(report).splitlines()[1:4] == [
+    assert report.as_lines().splitlines()[1:4] == [
         '  ok       Weights  teacher: 2 of 2',
         '  wrong    Classes',
         '             The head has 3 classes, the data 10.',
@@ -155,5 +162,5 @@ def test_what_is_said_of_a_teacher(teacher, student, mark):
 
 
 def test_images_are_taken_from_all_over():
-    assert _spread(10, 3) == [0, 3, 6]
-    assert _spread(3, 10) == [0, 1, 2]
+    assert evenly(10, 3) == [0, 4, 9]
+    assert evenly(3, 10) == [0, 1, 2]

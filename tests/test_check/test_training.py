@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from kd_dense.check import as_lines, before_training, refuse
+from kd_dense.check import before_training
 from kd_dense.datasets import CLASSES
 from kd_dense.errors import SetupError
 from tests.test_check.conftest import found
@@ -26,11 +26,11 @@ def test_the_training_is_the_same_to_the_bit(kind, request):
         runner = runner_of(make())
         if checks:
             report = before_training(runner.cfg, runner.model, 'a.py')
-            refuse(report)
+            report.refuse()
         runner.train()
         weights.append(runner.model.state_dict())
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
-    lines = as_lines(report).splitlines()
+    lines = report.as_lines().splitlines()
     assert len(lines) == 5
     assert lines[0].startswith('Check of a.py (`kd-dense check` looks closer')
 
@@ -40,7 +40,7 @@ def test_all_that_is_wrong_is_refused_at_once(detection, tmp_path):
     respoil(tmp_path / 'teacher.pth', dataset_meta=dict(classes=CLASSES[::-1]))
     runner = runner_of(config)
     with pytest.raises(SetupError) as error:
-        refuse(before_training(runner.cfg, runner.model, 'a.py'))
+        before_training(runner.cfg, runner.model, 'a.py').refuse()
     told = str(error.value)
     assert told.startswith('3 things are not right with a.py:\n  - ')
     for part in ('same classes in another order', 'strides of the feature levels', '--no-check'):
@@ -50,7 +50,7 @@ def test_all_that_is_wrong_is_refused_at_once(detection, tmp_path):
 def test_one_finding_is_refused_in_one_sentence(detection):
     runner = runner_of(detection(teacher=dict(checkpoint='nowhere.pth')))
     with pytest.raises(SetupError, match=r'^The checkpoint of the teacher was not found: nowhere'):
-        refuse(before_training(runner.cfg, runner.model, 'a.py'))
+        before_training(runner.cfg, runner.model, 'a.py').refuse()
 
 
 def test_warnings_and_what_will_be_fetched_do_not_stop_a_training(detection):
@@ -60,8 +60,8 @@ def test_warnings_and_what_will_be_fetched_do_not_stop_a_training(detection):
     )
     runner = runner_of(detection(student=student))
     report = before_training(runner.cfg, runner.model, 'a.py')
-    refuse(report)
+    report.refuse()
     assert found(report) == [('warning', 'Preprocessing', 'student')]
-    assert 'student.backbone: pretrained' in as_lines(report)
+    assert 'student.backbone: pretrained' in report.as_lines()
     runner.cfg.resume = True
-    assert 'student: resumes' in as_lines(before_training(runner.cfg, runner.model, 'a.py'))
+    assert 'student: resumes' in before_training(runner.cfg, runner.model, 'a.py').as_lines()

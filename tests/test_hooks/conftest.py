@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from tests.trainings import base_config, shapes_config
+from tests.helpers.trainings import base_config, shapes_config
 
 
 def make_runner(config: dict, validate: bool = False, hooks=(), **changes) -> Runner:

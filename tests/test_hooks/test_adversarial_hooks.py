@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from kd_dense.hosts import build_model, read_model_config
-from tests.trainings import shapes_config
+from tests.helpers.trainings import shapes_config
 
 NO_SAVING = dict(checkpoint=dict(type='CheckpointHook', interval=-1, save_last=False))
 BALANCE = dict(type='kd_dense.LossBalanceHook', steps=3)

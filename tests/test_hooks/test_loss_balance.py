@@ -9,9 +9,9 @@ import torch
 
 from kd_dense.errors import SetupError
 from kd_dense.hooks import LossBalanceHook
-from kd_dense.hooks.balance import STUDENT, Measure, findings, summarize
+from kd_dense.hooks.balance import STUDENT, Measure, find_problems, summarize
 from kd_dense.hooks.loss_balance import gradient_norm, measure
-from tests.models import gfl, losses
+from tests.helpers.models import gfl, losses
 
 HOOK = dict(type='kd_dense.LossBalanceHook', steps=3)
 NO_SAVING = dict(checkpoint=dict(type='CheckpointHook', interval=-1, save_last=False))
@@ -101,8 +101,9 @@ def test_dead_and_infinite_losses_are_told():
         weight = factor = 1.0
 
     steps = [{STUDENT: Measure(1, 1), 'a': Measure(2, 0), 'b': Measure(float('inf'), 3)}] * 2
-    told = findings(summarize(steps, dict(a=Loss, b=Loss, off=Loss)), warn_above=0.9)
+    told = find_problems(summarize(steps, dict(a=Loss, b=Loss, off=Loss)), warn_above=0.9)
     assert len(told) == 2
+    told = [each.text for each in told]
     assert 'losses.a gives the student no gradient' in told[0]
     assert '`--cfg-options model.losses.a.weight=0`' in told[0]
     assert 'losses.b is not finite (value inf' in told[1]

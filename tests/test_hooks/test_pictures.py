@@ -14,10 +14,12 @@ from mmengine.runner import get_priority
 from kd_dense.errors import SetupError
 from kd_dense.hooks import DistillationPictureHook
 from kd_dense.hosts import build_model, read_model_config
-from kd_dense.pictures.boxes import LABEL_FONT, free_place
-from kd_dense.pictures.detection import annotated_boxes, choose_images, look, predict
-from kd_dense.pictures.panel import class_colour, text_size
-from tests.models import gfl
+from kd_dense.pictures import predict
+from kd_dense.pictures.draw import LABEL_FONT, class_colour, free_place, text_size
+from kd_dense.pictures.focus import look
+from kd_dense.pictures.gallery import choose
+from kd_dense.teachers import FrozenTeacher, Teacher, teacher_from
+from tests.helpers.models import gfl
 
 HOOK = dict(type='kd_dense.DistillationPictureHook', num_images=2)
 NO_SAVING = dict(checkpoint=dict(type='CheckpointHook', interval=-1, save_last=False))
@@ -70,7 +72,7 @@ def test_a_student_trained_alone_stands_in_the_third_column(training, tmp_path):
     runner.train()
     assert hook._before.title == 'student alone'
     assert hook._before.subtitle.startswith('GFL, ResNet-18, 0.')
-    (expected,) = predict(alone, hook._gallery.images, 0)
+    expected = predict(alone, hook._gallery.images[0].packed()).above(0)
     assert len(expected.scores)
     np.testing.assert_allclose(hook._before.overlays[0][0].boxes, expected.boxes)
 
@@ -102,22 +104,38 @@ def test_a_teacher_in_half_precision_is_drawn(training):
     assert runner.model.teacher.model.backbone.conv1.weight.dtype == torch.bfloat16
 
 
+def test_each_teacher_that_predicts_has_a_column(training):
+    class Silent(FrozenTeacher):
+        def predictor(self):
+            return Teacher.predictor(self)
+
+    config = dict(config=gfl(num_classes=10), untrained=True)
+    runner = training(validate=True)
+    runner.model.teachers = {
+        name: teacher_from(kind(**config), name)
+        for name, kind in (('big', FrozenTeacher), ('silent', Silent), ('small', FrozenTeacher))
+    }
+    hook = DistillationPictureHook(num_images=1)
+    assert columns_of(hook.draw_now(runner)) == 5  # truth, two teachers, student, regions
+    assert [column.title for column in hook._teachers] == ['big', 'small']
+
+
 def test_annotated_boxes_follow_the_resized_image(training, digits_root):
     dataset = training(validate=True).val_dataloader.dataset
-    image = choose_images(dataset, 6, evaluation=True)[1]
+    image = list(choose(dataset, 6, evaluation=True))[1]
     coco = json.loads((digits_root / 'annotations/val.json').read_text())
     boxes = np.array([a['bbox'] for a in coco['annotations'] if a['image_id'] == 2])
     boxes[:, 2:] += boxes[:, :2]
     assert image.name == 'val_000001.jpg'
     assert image.pixels.shape == (128, 128, 3)
-    np.testing.assert_allclose(annotated_boxes(image).boxes, boxes * 128 / 160, rtol=1e-5)
+    np.testing.assert_allclose(image.truth.boxes, boxes * 128 / 160, rtol=1e-5)
     original = cv2.imread(str(digits_root / 'VOC2007/JPEGImages/val_000001.jpg'))[..., ::-1]
     assert abs(image.pixels.mean((0, 1)) - original.mean((0, 1))).max() < 1  # red is red
 
 
 def test_regions_are_those_that_the_head_defines(training):
     runner = training(validate=True)
-    images = choose_images(runner.val_dataloader.dataset, 2, evaluation=True)
+    images = list(choose(runner.val_dataloader.dataset, 2, evaluation=True))
     dots = look(runner.model.student, images)
     assert set(dots) == {'main', 'vlr'}
     for region in dots.values():

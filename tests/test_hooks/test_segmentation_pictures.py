@@ -1,6 +1,5 @@
 """Pictures of segmentors: masks, scores, verdicts of the right things; the training untouched."""
 
-import copy
 import subprocess
 import sys
 
@@ -12,12 +11,13 @@ from mmcv.transforms import RandomFlip
 
 from kd_dense.hooks import DistillationPictureHook
 from kd_dense.hosts import build_model, read_model_config
-from kd_dense.pictures import Column, draw_sheet
-from kd_dense.pictures.masks import HeatMap, Mask, nearest
-from kd_dense.pictures.panel import IGNORED, Classes
-from kd_dense.pictures.segmentation import choose_images, judge, predict, score
+from kd_dense.pictures import Classes, Column, draw_sheet, predict
+from kd_dense.pictures.draw import IGNORED, HeatMap, Mask, nearest
+from kd_dense.pictures.focus import judge
+from kd_dense.pictures.gallery import choose
+from kd_dense.pictures.samples import score
 from kd_dense.views import Batch, SegmentationView
-from tests.segmentation import segmentor
+from tests.helpers.segmentation import segmentor
 
 HOOK = dict(type='kd_dense.DistillationPictureHook', num_images=2)
 NO_SAVING = dict(checkpoint=dict(type='CheckpointHook', interval=-1, save_last=False))
@@ -82,10 +82,10 @@ def test_a_student_trained_alone_stands_before_the_one_that_was_taught(segmentin
     segmenting(validate=True, hooks=[hook], default_hooks=NO_SAVING).train()
     before = hook._before
     assert (before.title, before.subtitle[:23]) == ('student alone', 'PSPHead, ResNetV1c-18, ')
-    (expected,) = predict(alone, hook._gallery.images)
+    expected = predict(alone, hook._gallery.images[0].packed())
     (mask,) = before.overlays[0]
     assert (mask.classes == expected).all()
-    iou, right = score(expected, hook._gallery.images[0].label)
+    iou, right = score(expected, hook._gallery.images[0].truth)
     assert before.captions == [f'mIoU {100 * iou:.1f}, accuracy {100 * right:.1f}']
 
 
@@ -98,12 +98,13 @@ def test_a_teacher_in_half_precision_is_drawn(segmenting):
 
 
 def test_labels_stay_as_annotated_and_are_enlarged_for_the_losses_alone(segmenting, tmp_path):
-    image = choose_images(segmenting(validate=True).val_dataloader.dataset, 4)[1]
+    dataset = segmenting(validate=True).val_dataloader.dataset
+    image = list(choose(dataset, 4, evaluation=True))[1]
     stored = cv2.imread(str(tmp_path / 'shapes/labels/val/1.png'), cv2.IMREAD_UNCHANGED)
     assert image.name == '1.png'
     assert image.pixels.shape == (72, 96, 3)
-    assert (image.label == np.where(stored == 255, IGNORED, stored.astype(int))).all()
-    large = image.sample.gt_sem_seg.data
+    assert (image.truth == np.where(stored == 255, IGNORED, stored.astype(int))).all()
+    large = image.data['data_samples'].gt_sem_seg.data
     assert large.shape == (1, 72, 96) and large.dtype == torch.int64
     assert (nearest(stored, (72, 96)) == large[0].numpy()).all()
     original = cv2.imread(str(tmp_path / 'shapes/images/val/1.png'))[..., ::-1]
@@ -113,7 +114,8 @@ def test_labels_stay_as_annotated_and_are_enlarged_for_the_losses_alone(segmenti
 def test_predictions_are_those_that_evaluation_scores(segmenting):
     runner = segmenting(validate=True)
     student = runner.model.student.eval()
-    masks = predict(student, choose_images(runner.val_dataloader.dataset, 4))
+    images = choose(runner.val_dataloader.dataset, 4, evaluation=True)
+    masks = [predict(student, image.packed()) for image in images]
     for index, batch in enumerate(runner.val_dataloader):
         with torch.no_grad():
             for i, sample in enumerate(student.test_step(batch)):
@@ -127,11 +129,11 @@ def test_a_flipped_training_image_gets_a_flipped_prediction(segmenting):
     dataset.pipeline.transforms.insert(2, RandomFlip(prob=1.0))
     student = runner.model.student.eval()
     torch.nn.init.normal_(student.decode_head.conv_seg.weight)
-    (image,) = choose_images(dataset, 1)
+    (image,) = choose(dataset, 1, evaluation=False)
     with torch.no_grad():
         logits = student(image.batch(student).images, mode='tensor')
     logits = torch.nn.functional.interpolate(logits, (64, 64), mode='bilinear')
-    assert (predict(student, [image])[0] == logits.argmax(1)[0].numpy()).all()
+    assert (predict(student, image.packed()) == logits.argmax(1)[0].numpy()).all()
 
 
 def test_scores_are_the_mean_over_the_classes_of_either():
@@ -146,9 +148,9 @@ def test_verdicts_are_on_what_the_discriminator_sees_in_training(segmenting):
     runner = segmenting(validate=True)
     model, game = runner.model, runner.model.losses['holistic']
     model.load_teacher()
-    (image,) = choose_images(runner.val_dataloader.dataset, 1)
+    (image,) = choose(runner.val_dataloader.dataset, 1, evaluation=True)
     verdict = judge(model, game, image)
-    data = dict(inputs=[image.inputs], data_samples=[copy.deepcopy(image.sample)])
+    data = image.packed()
     batch = Batch(*model.data_preprocessor(data, True).values())
     assert batch.images.shape[-2:] == (96, 96)
     student = SegmentationView(model.student, batch)

@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, isolated_rng, read_model_config
-from tests.models import distiller, gfl
+from tests.helpers.models import distiller, gfl
 
 
 def write(path, text: str) -> str:

@@ -10,8 +10,8 @@ from kd_dense.losses import masked_absolute_error
 from kd_dense.losses.adapters import adapter_layer, adapter_options, align
 from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import OneStageView
-from tests.models import gfl
-from tests.pairs import batch_for, build, check_models, noted, pair
+from tests.helpers.models import gfl
+from tests.helpers.pairs import batch_for, build, check_models, noted, pair
 
 
 def finer(channels: int = 16) -> dict:

@@ -10,8 +10,8 @@ from kd_dense.errors import SetupError
 from kd_dense.losses.adapters import build_adapters, level_channels, student_channels
 from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import OneStageView
-from tests.models import gfl
-from tests.pairs import batch_for, build
+from tests.helpers.models import gfl
+from tests.helpers.pairs import batch_for, build
 
 
 def without_neck() -> dict:

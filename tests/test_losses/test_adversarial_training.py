@@ -18,8 +18,8 @@ from kd_dense.losses.adversarial.optim import (
     AdversarialOptimWrapper,
     AdversarialOptimWrapperConstructor,
 )
-from tests.segmentation import distiller, raw_batch, segmentor
-from tests.trainings import assert_same, short_training, state, train_apart
+from tests.helpers.segmentation import distiller, raw_batch, segmentor
+from tests.helpers.trainings import assert_same, short_training, state, train_apart
 
 SMALL = (8, 8, 16, 16)
 CONSTRUCTOR = 'kd_dense.AdversarialOptimWrapperConstructor'
@@ -262,6 +262,9 @@ def training(digits_root: Path, work_dir: Path) -> Config:
 
 def test_a_game_killed_half_way_resumes_bit_for_bit(digits_root, tmp_path):
     whole, killed = (training(digits_root, tmp_path / name) for name in ('whole', 'killed'))
+    for config in (whole, killed):  # the checkpoint to go on from is of a step that validates
+        config.train_cfg.val_interval = 4
+        config.default_hooks.checkpoint.interval = 4
     assert train_apart(whole).returncode == 0
     hooks = copy.copy(killed.custom_hooks)
     killed.custom_hooks.append(dict(type='kd_dense.KillAt', step=5))

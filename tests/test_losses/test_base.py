@@ -12,8 +12,8 @@ from torch import Tensor, distributed, multiprocessing, nn
 from kd_dense import DistillationLoss, FeatureImitation, LocalizationDistillation, SoftTargets
 from kd_dense.losses import global_divisor
 from kd_dense.views import Batch, OneStageView
-from tests.models import gfl
-from tests.pairs import BOXES, SIZES, batch_for, build, noted
+from tests.helpers.models import gfl
+from tests.helpers.pairs import BOXES, SIZES, batch_for, build, noted
 
 # -- weight ------------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ from kd_dense import MODELS, BoundedRegression
 from kd_dense.errors import SetupError
 from kd_dense.losses import bounded_squared_error
 from kd_dense.losses.bounded_regression import Encoding, deltas_of_class, encode_again
-from tests import pairs, two_stage
-from tests.models import gfl
+from tests.helpers import pairs, two_stage
+from tests.helpers.models import gfl
 
 
 def boxes(seed: int, count: int = 7, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -9,9 +9,9 @@ from kd_dense import MODELS, ChannelWise
 from kd_dense.errors import SetupError
 from kd_dense.losses import channel_kl
 from kd_dense.teachers import FrozenTeacher
-from tests import pairs
-from tests.models import gfl
-from tests.segmentation import pair, segmentor, views
+from tests.helpers import pairs
+from tests.helpers.models import gfl
+from tests.helpers.segmentation import pair, segmentor, views
 
 
 def maps(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -7,7 +7,7 @@ from kd_dense import Holistic
 from kd_dense.errors import SetupError
 from kd_dense.losses.adversarial.critic import gradient_penalty
 from kd_dense.teachers import FrozenTeacher
-from tests.segmentation import pair, segmentor, views
+from tests.helpers.segmentation import pair, segmentor, views
 
 SMALL = (8, 8, 16, 16)
 

@@ -11,8 +11,8 @@ from kd_dense.losses import masked_squared_error
 from kd_dense.losses.regions import REGIONS
 from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import OneStageView
-from tests.models import gfl
-from tests.pairs import batch_for, build, noted, pair, retina
+from tests.helpers.models import gfl
+from tests.helpers.pairs import batch_for, build, noted, pair, retina
 
 
 def maps(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -12,8 +12,8 @@ from kd_dense.errors import SetupError
 from kd_dense.losses import edge_kl, softmax_kl
 from kd_dense.losses.regions import vlr_overlaps
 from kd_dense.views import OneStageView
-from tests.models import gfl
-from tests.pairs import atss, build, pair
+from tests.helpers.models import gfl
+from tests.helpers.pairs import atss, build, pair
 
 BINS = 9  # reg_max of the small GFL is 8
 

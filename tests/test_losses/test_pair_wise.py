@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from kd_dense import PairWise
 from kd_dense.errors import SetupError
 from kd_dense.losses import affinity, pool_nodes
-from tests.segmentation import pair, segmentor, views
+from tests.helpers.segmentation import pair, segmentor, views
 
 
 def features(seed: int = 0, size: tuple[int, int] = (5, 7)) -> torch.Tensor:

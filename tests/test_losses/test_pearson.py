@@ -10,10 +10,10 @@ from kd_dense.errors import SetupError
 from kd_dense.losses import shared_levels, standardized_squared_error
 from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import OneStageView
-from tests import segmentation
-from tests.models import gfl, raw_batch
-from tests.pairs import batch_for, build, noted
-from tests.two_stage import faster_rcnn
+from tests.helpers import segmentation
+from tests.helpers.models import gfl, raw_batch
+from tests.helpers.pairs import batch_for, build, noted
+from tests.helpers.two_stage import faster_rcnn
 
 
 def maps(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -73,6 +73,37 @@ def test_an_empty_mask_and_dead_channels_stay_finite(mask):
     value = standardized_squared_error(s, maps(1), mask)
     value.backward()
     assert value.isfinite() and s.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('scale', [3e2, 3e-2, 3e-4, 3e-8])
+def test_neither_sides_scale_matters(scale):
+    s, small = maps(0).requires_grad_(), (maps(0) * scale).requires_grad_()
+    expected = standardized_squared_error(s, maps(1), some())
+    value = standardized_squared_error(small, maps(1) / scale, some())
+    torch.testing.assert_close(value, expected)
+    expected.backward()
+    value.backward()
+    torch.testing.assert_close(small.grad * scale, s.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_it_is_one_minus_pearsons_correlation():
+    s, t = maps(0).movedim(1, 0).flatten(1), maps(1).movedim(1, 0).flatten(1)
+    r = torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(s, t, strict=True)])
+    value = standardized_squared_error(maps(0), maps(1), EVERYWHERE)
+    torch.testing.assert_close(value, (1 - r).mean())
+
+
+@pytest.mark.parametrize('level', [0.0, 4.0, 1234.567])
+def test_a_constant_channel_counts_as_zero_and_gets_no_gradient(level):
+    s = maps(0)
+    s[:, 1] = level
+    s.requires_grad_()
+    value = standardized_squared_error(s, maps(1), EVERYWHERE)
+    value.backward()
+    assert (s.grad[:, 1] == 0).all() and s.grad[:, 0].abs().sum() > 0
+    without = maps(0)[:, [0, 2]], maps(1)[:, [0, 2]]
+    others = standardized_squared_error(*without, torch.ones(2, 4, 5, dtype=torch.bool))
+    torch.testing.assert_close(value, (2 * others + 0.5) / 3)
 
 
 def test_half_precision_is_computed_in_float32():

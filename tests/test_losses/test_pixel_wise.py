@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from kd_dense import PixelWise
 from kd_dense.errors import SetupError
 from kd_dense.losses import pixel_cross_entropy, pixel_kl
-from tests.segmentation import pair, segmentor, views
+from tests.helpers.segmentation import pair, segmentor, views
 
 N, K, H, W = 2, 3, 4, 5
 

@@ -11,9 +11,9 @@ from kd_dense.errors import SetupError
 from kd_dense.losses import regions
 from kd_dense.losses.regions import REGIONS, region_demands
 from kd_dense.views import OneStageView
-from tests import pairs
-from tests.models import gfl
-from tests.pairs import atss, batch_for, build, fcos, noted, retina
+from tests.helpers import pairs
+from tests.helpers.models import gfl
+from tests.helpers.pairs import atss, batch_for, build, fcos, noted, retina
 
 STRIDES = (8, 16, 32)
 SIZES = ((128, 160), (70, 100))

@@ -13,8 +13,8 @@ from kd_dense.losses import (
     weighted_soft_binary_cross_entropy,
     weighted_soft_cross_entropy,
 )
-from tests import pairs, two_stage
-from tests.models import NUM_CLASSES, gfl
+from tests.helpers import pairs, two_stage
+from tests.helpers.models import NUM_CLASSES, gfl
 
 WEIGHTS = (0.5, 1.0, 2.0, 1.5)
 

@@ -10,7 +10,7 @@ from kd_dense import MODELS, SoftTargets
 from kd_dense.errors import SetupError
 from kd_dense.losses import sigmoid_kl, softmax_kl
 from kd_dense.views import OneStageView
-from tests.pairs import pair, retina
+from tests.helpers.pairs import pair, retina
 
 LOSSES = (softmax_kl, sigmoid_kl)
 

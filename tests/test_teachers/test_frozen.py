@@ -12,8 +12,8 @@ from torch import nn
 from kd_dense.errors import SetupError
 from kd_dense.teachers import FrozenTeacher, teacher_from
 from kd_dense.views import Batch, OneStageView
-from tests.models import FLOAT16, gfl
-from tests.pairs import HOSTS, batch_for, build, raw
+from tests.helpers.models import FLOAT16, gfl
+from tests.helpers.pairs import HOSTS, batch_for, build, raw
 
 
 @MMDET_MODELS.register_module()
@@ -290,9 +290,8 @@ def test_an_unknown_dtype_is_refused():
     'config', [dict(checkpoint='a.pth'), dict(config='a.py', checkpiont='a.pth'), {}]
 )
 def test_unknown_and_missing_keys_are_refused(config):
-    with pytest.raises(
-        SetupError, match=r'configured by `config`, and may have checkpoint, dtype.*found \['
-    ):
+    words = r'configured by `config`, `checkpoint`, .*of which it needs `config`; found'
+    with pytest.raises(SetupError, match=words):
         teacher_from(config)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kd_dense.errors import SetupError
 from kd_dense.teachers.renormalize import Renormalize
 from kd_dense.views import Batch
-from tests.pairs import raw
+from tests.helpers.pairs import raw
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 CAFFE = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0])

@@ -9,9 +9,9 @@ from kd_dense.errors import SetupError
 from kd_dense.hosts.heads import flatten_levels
 from kd_dense.views import Batch, FeatureView, OneStageView, view_class
 from kd_dense.views.watch import watch_calls
-from tests.models import gfl
-from tests.pairs import HOSTS, SIZES, atss, batch_for, build, fcos, noted, retina
-from tests.two_stage import cascade_rcnn
+from tests.helpers.models import gfl
+from tests.helpers.pairs import HOSTS, SIZES, atss, batch_for, build, fcos, noted, retina
+from tests.helpers.two_stage import cascade_rcnn
 
 EACH_HOST = pytest.mark.parametrize('host', HOSTS)
 

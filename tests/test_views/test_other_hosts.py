@@ -10,7 +10,7 @@ from kd_dense import MODELS
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, read_model_config
 from kd_dense.views import Batch, FeatureView, view_class
-from tests import pairs, segmentation
+from tests.helpers import pairs, segmentation
 from tests.test_recipes import ssd
 
 ON_FEATURES = dict(

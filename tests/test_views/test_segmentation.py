@@ -8,7 +8,7 @@ from kd_dense import MODELS, FeatureImitation
 from kd_dense.errors import SetupError
 from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import Batch, FeatureView, SegmentationView, view_class
-from tests.segmentation import build, distiller, pair, raw_batch, segmentor, views
+from tests.helpers.segmentation import build, distiller, pair, raw_batch, segmentor, views
 
 
 def deeplab() -> dict:

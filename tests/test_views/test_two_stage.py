@@ -22,13 +22,14 @@ from kd_dense.hosts import build_model, read_model_config
 from kd_dense.hosts.pooling import pool_in_float32
 from kd_dense.losses import global_divisor
 from kd_dense.losses.regions import REGIONS, region_demands
-from kd_dense.pictures.detection import choose_images, look
+from kd_dense.pictures.focus import look
+from kd_dense.pictures.gallery import choose
 from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import FeatureView, TwoStageView, view_class
-from tests import pairs
-from tests.models import FLOAT16, gradients, raw_batch
-from tests.pairs import batch_for
-from tests.two_stage import (
+from tests.helpers import pairs
+from tests.helpers.models import FLOAT16, gradients, raw_batch
+from tests.helpers.pairs import batch_for
+from tests.helpers.two_stage import (
     build,
     distiller,
     faster_rcnn,
@@ -190,7 +191,7 @@ def test_pictures_show_the_positives_of_the_rpn(digits_root):
         dict(inputs=inputs, data_samples=sample) for inputs, sample in zip(*raw_batch().values(),
                                                                            strict=True)
     ]  # fmt: skip
-    images = choose_images(dataset, 2, evaluation=False)
+    images = list(choose(dataset, 2, evaluation=False))
     torch.manual_seed(0)
     dots = look(build(), images)
     assert list(dots) == ['main'] and sum(len(d.centres) for d in dots['main']) > 0

@@ -13,9 +13,10 @@ import torch
 from mmdet.models.dense_heads import AnchorHead, FCOSHead, GFLHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder, DistancePointBBoxCoder
+from mmdet.structures.bbox import distance2bbox
 from torch import Tensor, nn
 
-from ..hosts.heads import flatten_levels, strides_of
+from ...hosts.heads import flatten_levels, strides_of
 
 Maps = list[Tensor] | tuple[Tensor, ...]
 
@@ -30,16 +31,6 @@ def clip(boxes: Tensor, size: tuple[Tensor | int, Tensor | int]) -> Tensor:
     height, width = (torch.as_tensor(s, dtype=boxes.dtype, device=boxes.device) for s in size)
     limit = torch.stack([width, height, width, height])
     return torch.minimum(boxes.clamp(min=0), limit)
-
-
-def boxes_from_distances(points: Tensor, distances: Tensor) -> Tensor:
-    """Boxes from the distances of their left, top, right and bottom from a point.
-
-    Args:
-        points: (P, 2), x and y.
-        distances: (N, P, 4) in pixels.
-    """
-    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
 
 
 def boxes_from_deltas(anchors: Tensor, deltas: Tensor, coder: DeltaXYWHBBoxCoder) -> Tensor:
@@ -117,11 +108,11 @@ def _from_bins(head: GFLHead, priors: list[Tensor], maps: Maps) -> Tensor:
         flat = flatten_levels([level], 4 * bins)
         share = flat.reshape(flat.shape[0], -1, 4, bins).softmax(dim=-1)
         levels.append((share * steps).sum(dim=-1) * stride)
-    return boxes_from_distances(head.anchor_center(torch.cat(priors)), torch.cat(levels, dim=1))
+    return distance2bbox(head.anchor_center(torch.cat(priors)), torch.cat(levels, dim=1))
 
 
 def _from_values(head: nn.Module, priors: list[Tensor], maps: Maps) -> Tensor:
     values = flatten_levels(maps, 4)
     if isinstance(head.bbox_coder, DistancePointBBoxCoder):
-        return boxes_from_distances(torch.cat(priors), values)
+        return distance2bbox(torch.cat(priors), values)
     return boxes_from_deltas(torch.cat(priors), values, head.bbox_coder)

@@ -14,9 +14,9 @@ from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
-from ..hosts.heads import flatten_levels
+from ...hosts.heads import flatten_levels
+from .base import Graph
 from .decode import boxes_from_deltas, clip
-from .graph import Graph
 
 
 class ProposalGraph(Graph):

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from torch import Tensor, nn
 
-from ..errors import SetupError
+from ...errors import SetupError
+from .base import Graph
 from .decode import can_decode, clip, decode
-from .graph import Graph
-from .two_stage import ProposalGraph, TwoStageGraph
+from .rois import ProposalGraph, TwoStageGraph
 
 
 class DenseGraph(Graph):

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..teachers.renormalize import preprocessing_of
+from ...teachers.renormalize import preprocessing_of
 
 
 class Graph(nn.Module):

@@ -12,7 +12,7 @@ from kd_dense.hosts import build_model, read_model_config
 from kd_dense.pair import check_pair
 from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import Batch, OneStageView
-from tests.models import NUM_CLASSES, gfl
+from tests.helpers.models import NUM_CLASSES, gfl
 
 # two padded images: sizes (h, w) that no stride divides, one object each of a different size
 SIZES = ((128, 160), (90, 120))

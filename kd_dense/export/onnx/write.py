@@ -16,11 +16,11 @@ import torch
 from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
 
-from ..errors import SetupError
-from ..teachers.renormalize import preprocessing_of
-from .graph import Graph, channel_order
+from ...errors import SetupError
+from ...teachers.renormalize import preprocessing_of
+from ..plain import Plain, test_pipeline
+from .base import Graph, channel_order
 from .graphs import SegmentationGraph, graph_of
-from .plain import Plain, test_pipeline
 
 # what onnxruntime runs everywhere, and has RoIAlign as mmdet has it
 OPSET = 17
@@ -145,7 +145,7 @@ def write_onnx(plain: Plain, path: Path, example: Tensor, normalize: bool = True
 
 def facts(plain: Plain, graph: Graph) -> dict[str, Any]:
     """What the user of a graph has to know; each is written as JSON into its metadata."""
-    mean, std = mean_and_std(plain.model)
+    preprocessing = preprocessing_of(plain.model.data_preprocessor)
     order = channel_order(plain.model)
     images = 'RGB images from 0 to 255' if graph.normalize else f'normalised {order} images'
     known = dict(
@@ -153,8 +153,8 @@ def facts(plain: Plain, graph: Graph) -> dict[str, Any]:
         takes=f'{images} in float32, (batch, 3, height, width), of any size',
         normalization='inside' if graph.normalize else 'outside',
         channel_order=order,
-        mean=mean,
-        std=std,
+        mean=preprocessing.mean.tolist(),
+        std=preprocessing.std.tolist(),
         pad_divisor=graph.divisor,
         resize=test_resize(plain),
         classes=list(plain.dataset_meta['classes']),
@@ -166,12 +166,6 @@ def facts(plain: Plain, graph: Graph) -> dict[str, Any]:
         **_thresholds(plain.model, graph),
     )
     return {key: value for key, value in known.items() if value is not None and value != ''}
-
-
-def mean_and_std(model: nn.Module) -> tuple[list[float], list[float]]:
-    """Of the channels in the model's own order; 0 and 1 where it does not normalise."""
-    preprocessing = preprocessing_of(model.data_preprocessor)
-    return preprocessing.mean.tolist(), preprocessing.std.tolist()
 
 
 def _missing(model: nn.Module, graph: Graph) -> str:

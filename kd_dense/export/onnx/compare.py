@@ -14,19 +14,19 @@ from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from ..errors import SetupError
+from ...errors import SetupError
+from ..plain import Plain
+from .base import Graph
 from .example import Example, graph_input
-from .graph import Graph
 from .graphs import DenseGraph, SegmentationGraph
-from .plain import Plain
 from .predict_onnx import detections, labels_of, read_facts
-from .two_stage import TwoStageGraph
+from .rois import TwoStageGraph
 
 SURE = 0.05  # detections above this have to be found again
 
 
 @dataclass(frozen=True)
-class Difference:
+class Deviation:
     """How far ONNX and torch are apart in one respect.
 
     Attributes:
@@ -51,7 +51,7 @@ class Difference:
 
 def compare(
     plain: Plain, graph: Graph, path: Path, example: Example, tolerance: float
-) -> list[Difference]:
+) -> list[Deviation]:
     """Run the file with onnxruntime and the model with torch.
 
     The outputs are compared on the example and, as traced graphs may have taken a size for a
@@ -87,7 +87,7 @@ def compare(
             found += _detections_apart(plain, session, facts, images, example, tolerance)
         elif isinstance(graph, SegmentationGraph):
             found += _labels_apart(plain, session, facts, images, example)
-    wrong = [difference for difference in found if not difference.fine]
+    wrong = [each for each in found if not each.fine]
     if wrong:
         raise SetupError(
             f'The ONNX file {path} does not compute what the model computes: {wrong[0].what} is '
@@ -109,7 +109,7 @@ def _batches(graph: Graph, images: Tensor) -> list[tuple[str, Tensor]]:
 
 def _apart(
     what: str, graph: Graph, theirs: tuple[Tensor, ...], ours: list[np.ndarray], tolerance: float
-) -> list[Difference]:
+) -> list[Deviation]:
     found = []
     for name, a, b in zip(graph.outputs, theirs, ours, strict=True):
         if tuple(a.shape) != b.shape:
@@ -120,13 +120,13 @@ def _apart(
             )
         largest = float((a - torch.from_numpy(b)).abs().max())
         allowed = tolerance * max(1.0, float(a.abs().max()))
-        found.append(Difference(f'{name} on {what} {tuple(a.shape)}', largest, allowed))
+        found.append(Deviation(f'{name} on {what} {tuple(a.shape)}', largest, allowed))
     return found
 
 
 def _detections_apart(
     plain: Plain, session: Any, facts: dict, images: Tensor, example: Example, tolerance: float
-) -> list[Difference]:
+) -> list[Deviation]:
     """mmdet's own detections against those of the file after its user's suppression."""
     model = plain.model
     data = model.data_preprocessor(example.raw(), False)
@@ -152,9 +152,9 @@ def _detections_apart(
     count = int(order.sum())
     side = float(max(images.shape[-2:]))
     return [
-        Difference(f"mmdet's {count} detections above {sure:g}: not found again", lost, 0),
-        Difference('their boxes, in pixels', apart, tolerance * side),
-        Difference('their scores', points, tolerance),
+        Deviation(f"mmdet's {count} detections above {sure:g}: not found again", lost, 0),
+        Deviation('their boxes, in pixels', apart, tolerance * side),
+        Deviation('their scores', points, tolerance),
     ]
 
 
@@ -178,7 +178,7 @@ def _all_candidates(model: nn.Module) -> Iterator[None]:
 
 def _labels_apart(
     plain: Plain, session: Any, facts: dict, images: Tensor, example: Example
-) -> list[Difference]:
+) -> list[Deviation]:
     """The share of pixels whose class is another than mmseg's own."""
     data = plain.model.data_preprocessor(example.raw(), False)
     metas = [sample.metainfo for sample in data['data_samples']]
@@ -188,4 +188,4 @@ def _labels_apart(
     theirs = labels_of(logits[:, :height, :width].numpy(), facts)
     ours = session.run(None, {'images': images.numpy()})[0][0][:, :height, :width]
     other = float((labels_of(ours, facts) != theirs).mean())
-    return [Difference("share of pixels of another class than mmseg's", other, 1e-3)]
+    return [Deviation("share of pixels of another class than mmseg's", other, 1e-3)]

@@ -11,8 +11,8 @@ from torch import nn
 
 from kd_dense.hosts import build_model, read_model_config
 from kd_dense.views import Batch, TwoStageView
-from tests.models import NUM_CLASSES, gfl
-from tests.pairs import BOXES, SIZES, batch_for
+from tests.helpers.models import NUM_CLASSES, gfl
+from tests.helpers.pairs import BOXES, SIZES, batch_for
 
 STDS = (0.1, 0.1, 0.2, 0.2)
 

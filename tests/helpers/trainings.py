@@ -17,10 +17,10 @@ from mmengine.runner import Runner
 
 from kd_dense.datasets import CLASSES
 from kd_dense.registry import HOOKS
-from tests import segmentation
-from tests.models import distiller, free_port, gfl, losses
+from tests.helpers import segmentation
+from tests.helpers.models import distiller, free_port, gfl, losses
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COUNTER = itertools.count()  # of experiments: mmengine shares messages between equal names
 
 
@@ -154,7 +154,7 @@ def short_training(name: str, work_dir: Path) -> Config:
             'log_level': 'WARNING',
         }
     )
-    config.custom_imports.imports.append('tests.trainings')  # for the hooks below
+    config.custom_imports.imports.append('tests.helpers.trainings')  # for the hooks below
     config.custom_hooks = [
         dict(type='kd_dense.StudentCheckpointHook'),
         dict(type='kd_dense.RandomStateHook'),

@@ -14,9 +14,9 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 from torch import Tensor
 
-from .graph import channel_order
-from .onnx_file import mean_and_std
-from .plain import Plain, test_pipeline
+from ...teachers.renormalize import preprocessing_of
+from ..plain import Plain, test_pipeline
+from .base import channel_order
 from .predict_onnx import as_input
 
 
@@ -87,11 +87,12 @@ def _first_test_image(plain: Plain) -> str | None:
 
 def graph_input(normalize: bool, plain: Plain, example: Example) -> Tensor:
     """What a graph is fed with for an example, (1, 3, H, W)."""
+    preprocessing = preprocessing_of(plain.model.data_preprocessor)
     facts = dict(
         normalization='inside' if normalize else 'outside',
         channel_order=channel_order(plain.model),
-        mean=mean_and_std(plain.model)[0],
-        std=mean_and_std(plain.model)[1],
+        mean=preprocessing.mean.tolist(),
+        std=preprocessing.std.tolist(),
     )
     rgb = example.pixels.permute(1, 2, 0).numpy()[..., ::-1].astype(np.uint8)
     return torch.from_numpy(as_input(Image.fromarray(np.ascontiguousarray(rgb)), facts))

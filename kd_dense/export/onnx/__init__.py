@@ -1,0 +1,1 @@
+"""A student as an ONNX graph, compared with the model; needs the extra ``kd_dense[export]``."""

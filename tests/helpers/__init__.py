@@ -1,0 +1,1 @@
+"""Small hosts, batches and trainings that many tests share."""
