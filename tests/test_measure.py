@@ -63,8 +63,9 @@ def test_what_runs_inside_another_part_counts_once(step):
         return forward(*args, **kwargs)
 
     model.student.loss = slow
+    begin = time.perf_counter()
     parts = parts_of_step(run, on_gpu=False)
-    assert parts['student'] > 0.2 > parts['backward and update']
+    assert parts['student'] > 0.2 and sum(parts.values()) < time.perf_counter() - begin
 
 
 def test_a_teacher_that_nobody_looks_at_has_no_part(step):
