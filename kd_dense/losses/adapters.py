@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import SetupError
-from ..views import probe, view_class
+from ..views import level_channels
 from .maps import resized
 
 if TYPE_CHECKING:
@@ -88,12 +88,7 @@ def reset_adapters(adapters: nn.Module) -> None:
             layer.reset_parameters()
 
 
-def student_channels(student: nn.Module) -> list[int]:
-    """Channels of each feature level, found by looking at one small black picture."""
-    return [f.shape[1] for f in probe(student, view_class(student)).features]
-
-
-def level_channels(student: nn.Module, teacher: Teacher) -> list[tuple[int, int]]:
+def paired_channels(student: nn.Module, teacher: Teacher) -> list[tuple[int, int]]:
     """Channels of each feature level, the student's and the teacher's.
 
     Args:
@@ -103,7 +98,7 @@ def level_channels(student: nn.Module, teacher: Teacher) -> list[tuple[int, int]
     Raises:
         SetupError: they have different numbers of levels.
     """
-    ours = student_channels(student)
+    ours = level_channels(student)
     theirs = teacher.level_channels()
     if len(ours) != len(theirs):
         raise SetupError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import SetupError
 from ..registry import MODELS
-from ..views import View, host_info, view_class
+from ..views import View, host_info, stage_channels, view_class
 from .adapters import adapter_options, build_adapters, reset_adapters
 from .base import DistillationLoss, global_divisor
 from .checks import check_temperature
@@ -21,7 +21,7 @@ from .maps import (
     all_stages,
     check_stage,
     size_of,
-    stage_channels,
+    stage_name,
     stage_reads,
     teacher_map,
 )
@@ -120,7 +120,8 @@ class ChannelWise(DistillationLoss):
             if stage == 'logits':
                 self.adapters.append(nn.Identity())
                 continue
-            channels = stage_channels(student, teacher, stage)
+            read = stage_name(stage)
+            channels = stage_channels(student, stage, read), teacher.channels(stage, read)
             self.adapters.extend(build_adapters([channels], self.options, self.adapter != 'auto'))
 
     def init_weights(self) -> None:

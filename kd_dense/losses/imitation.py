@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import SetupError
 from ..registry import MODELS
 from ..views import View
-from .adapters import adapter_options, align, build_adapters, level_channels, reset_adapters
+from .adapters import adapter_options, align, build_adapters, paired_channels, reset_adapters
 from .base import DistillationLoss, global_divisor
 from .checks import check_choice
 from .maps import OF_ANY_SIZE
@@ -125,7 +125,7 @@ class FeatureImitation(DistillationLoss):
     def connect(self, student: nn.Module, teacher: Teacher) -> None:
         """Build one adapter per level."""
         if self.options is not None:
-            channels = level_channels(student, teacher)
+            channels = paired_channels(student, teacher)
             self.adapters = build_adapters(channels, self.options, self.adapter != 'auto')
 
     def init_weights(self) -> None:

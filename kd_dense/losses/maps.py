@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import SetupError
-from ..views import Read, View, probe, view_class
-
-if TYPE_CHECKING:
-    from ..teachers import Teacher
+from ..views import Read, View
 
 NAMED: dict[int | str, str] = {  # and what a loss on them reads
     'logits': 'seg_logits',
@@ -39,22 +35,14 @@ def all_stages(stages: Sequence[int | str], levels: int) -> tuple[int | str, ...
     return tuple(chain.from_iterable(each))
 
 
+def stage_name(stage: int | str) -> str:
+    """Name of the property of a view that a stage is found in."""
+    return NAMED.get(stage, OF_ANY_SIZE.name)
+
+
 def stage_reads(stage: int | str) -> str | Read:
     """What a loss on a stage reads of both views."""
     return NAMED.get(stage, OF_ANY_SIZE)
-
-
-def stage_channels(student: nn.Module, teacher: Teacher, stage: int | str) -> tuple[int, int]:
-    """Channels of a stage's map, the student's and the teacher's.
-
-    Args:
-        student: the built model, looked at by one small black picture.
-        teacher: not loaded yet.
-        stage: name of the stage.
-    """
-    read = NAMED.get(stage, 'features')
-    ours = probe(student, view_class(student), reads=(read,)).stage(stage).shape[1]
-    return ours, teacher.channels(stage, read)
 
 
 def teacher_map(teacher: View, stage: int | str, size: tuple[int, int]) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..errors import SetupError
 from ..registry import MODELS
-from ..views import Read, View, host_info
-from .adapters import adapter_options, build_adapters, reset_adapters, student_channels
+from ..views import Read, View, host_info, level_channels
+from .adapters import adapter_options, build_adapters, reset_adapters
 from .base import DistillationLoss
 from .maps import resized, size_of
 
@@ -147,7 +147,7 @@ class PearsonDistillation(DistillationLoss):
         if self.options is None:
             self.adapters = nn.ModuleList(nn.Identity() for _ in self.pairs)
             return
-        mine, others = student_channels(student), teacher.level_channels()
+        mine, others = level_channels(student), teacher.level_channels()
         channels = [(mine[i], others[j]) for i, j in self.pairs]
         self.adapters = build_adapters(channels, self.options, self.adapter != 'auto')
 

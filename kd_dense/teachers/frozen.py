@@ -19,7 +19,15 @@ from ..hosts import Host, ModelSource, build_model, isolated_rng, read_model_con
 from ..hosts.checkpoints import class_names, load_completely, model_state, read_checkpoint
 from ..hosts.pooling import pool_in_float32
 from ..registry import TEACHERS
-from ..views import Batch, HostInfo, View, host_info, probe, view_class
+from ..views import (
+    Batch,
+    HostInfo,
+    View,
+    host_info,
+    level_channels,
+    stage_channels,
+    view_class,
+)
 from .base import Teacher
 from .folding import fold_batch_norms
 from .renormalize import Renormalize
@@ -115,11 +123,11 @@ class FrozenTeacher(Teacher):
 
     def channels(self, stage: int | str, read: str = 'features') -> int:
         """Channels of the map of a stage, found by looking at one small black picture."""
-        return probe(self.model, view_class(self.model), reads=(read,)).stage(stage).shape[1]
+        return stage_channels(self.model, stage, read)
 
     def level_channels(self) -> list[int]:
         """Channels of each feature level."""
-        return [f.shape[1] for f in probe(self.model, view_class(self.model)).features]
+        return level_channels(self.model)
 
     def predictor(self) -> nn.Module:
         """The model; a copy in single precision where it runs in another."""

@@ -49,6 +49,22 @@ def host_info(model: nn.Module) -> HostInfo:
     return _described[model]
 
 
+def stage_channels(model: nn.Module, stage: int | str, read: str = 'features') -> int:
+    """Channels of the map of a stage, found by looking at one small black picture.
+
+    Args:
+        model: a host.
+        stage: index of a feature map, or a stage's name.
+        read: the property of the view that the stage is found in.
+    """
+    return probe(model, view_class(model), reads=(read,)).stage(stage).shape[1]
+
+
+def level_channels(model: nn.Module) -> list[int]:
+    """Channels of each feature level, found by looking at one small black picture."""
+    return [level.shape[1] for level in probe(model, view_class(model)).features]
+
+
 __all__ = [
     'VIEWS',
     'Assignment',
@@ -65,7 +81,9 @@ __all__ = [
     'View',
     'host_info',
     'known_reads',
+    'level_channels',
     'probe',
     'readable',
+    'stage_channels',
     'view_class',
 ]

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from kd_dense.errors import SetupError
-from kd_dense.losses.adapters import build_adapters, level_channels, student_channels
+from kd_dense.losses.adapters import build_adapters, paired_channels
 from kd_dense.teachers import FrozenTeacher
-from kd_dense.views import OneStageView
+from kd_dense.views import OneStageView, level_channels
 from tests.helpers.models import gfl
 from tests.helpers.pairs import batch_for, build
 
@@ -24,15 +24,15 @@ def without_neck() -> dict:
 
 def between(student: nn.Module, teacher: nn.Module, **options) -> nn.ModuleList:
     """The adapters of two built models."""
-    return build_adapters(level_channels(student, FrozenTeacher.of(teacher)), **options)
+    return build_adapters(paired_channels(student, FrozenTeacher.of(teacher)), **options)
 
 
 def test_channels_are_those_of_the_features():
     model = build(gfl())
     features = OneStageView(model, batch_for(model), torch.no_grad).features
-    assert student_channels(model) == [f.shape[1] for f in features] == [16, 16, 16]
-    assert student_channels(build(gfl(channels=32))) == [32, 32, 32]
-    assert student_channels(build(without_neck())) == [16, 32, 64]
+    assert level_channels(model) == [f.shape[1] for f in features] == [16, 16, 16]
+    assert level_channels(build(gfl(channels=32))) == [32, 32, 32]
+    assert level_channels(build(without_neck())) == [16, 32, 64]
 
 
 def test_looking_leaves_the_model_as_it_was():
@@ -43,7 +43,7 @@ def test_looking_leaves_the_model_as_it_was():
     torch.manual_seed(0)
     expected = torch.rand(2)
     torch.manual_seed(0)
-    student_channels(model)
+    level_channels(model)
     assert torch.equal(torch.rand(2), expected)
     assert [m.training for m in model.modules()] == modes
     assert not model.backbone.layer1.training and model.backbone.layer2.training
@@ -55,7 +55,7 @@ def test_the_mode_is_restored_after_an_error():
     model = build(gfl()).train()
     model.extract_feat = lambda _: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        student_channels(model)
+        level_channels(model)
     assert model.training and model.backbone.training
 
 
@@ -88,4 +88,4 @@ def test_levels_that_differ_in_number_are_refused():
         r'\[16, 16, 16\]\)\. Give both necks'
     )
     with pytest.raises(SetupError, match=message):
-        level_channels(build(gfl()), FrozenTeacher.of(build(more)))
+        paired_channels(build(gfl()), FrozenTeacher.of(build(more)))
