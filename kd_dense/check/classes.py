@@ -17,7 +17,7 @@ from ..hosts.configs import leaf_datasets
 from ..pair import class_at, must_agree, other_classes
 from ..views import view_class
 from .built import Built
-from .report import WARNING, WRONG, Section
+from .findings import WARNING, WRONG, Section
 from .weights import Checkpoints
 
 TRAINING = 'training set'

@@ -21,7 +21,7 @@ from ..hosts.configs import plain_student
 from ..measure import all_seconds, medians, parts_of_step, peak_memory, training_step
 from ..registry import MODELS
 from .built import Built
-from .report import Section
+from .findings import Section
 
 WITHOUT, WITH = 'the student alone', 'with the teacher'
 

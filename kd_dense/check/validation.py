@@ -21,7 +21,7 @@ from ..errors import SetupError
 from ..hooks.common import restored_afterwards
 from ..pictures import evenly
 from .built import Built, as_list
-from .report import WARNING, WRONG, Section
+from .findings import WARNING, WRONG, Section
 
 MAIN = ('coco/bbox_mAP', 'pascal_voc/mAP', 'mIoU')
 NOTHING = 'no predictions:'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 import textwrap
 import traceback
 from collections.abc import Iterator
@@ -130,16 +130,15 @@ class Report:
         return not self.findings(WRONG)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return _plain(
-            dict(
-                subject=self.subject,
-                healthy=self.healthy,
-                wrong=len(self.findings(WRONG)),
-                warnings=len(self.findings(WARNING)),
-                sections=[_section_dict(section) for section in self.sections],
-            )
+        """For JSON, which knows neither infinities nor NaN: those become text."""
+        told = dict(
+            subject=self.subject,
+            healthy=self.healthy,
+            wrong=len(self.findings(WRONG)),
+            warnings=len(self.findings(WARNING)),
+            sections=[_section_dict(section) for section in self.sections],
         )
+        return json.loads(json.dumps(told), parse_constant=lambda name: str(float(name)))
 
     def refuse(self) -> None:
         """Refuse a training in which something is wrong.
@@ -220,18 +219,5 @@ def _section_dict(section: Section) -> dict[str, Any]:
             found['text'] = line.cells[0]
         if line.problem:
             found |= dict(problem=line.problem, way_out=line.way_out)
-        if line.data:
-            found['data'] = line.data
-        lines.append(found)
+        lines.append(found | (dict(data=line.data) if line.data else {}))
     return dict(title=section.title, mark=section.mark, lines=lines)
-
-
-def _plain(value: Any) -> Any:
-    """A value for JSON, which knows neither infinities nor NaN: those become text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

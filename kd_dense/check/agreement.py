@@ -8,7 +8,7 @@ from ..distiller import STUDENT
 from ..pair import AGREE, not_offered, unmet
 from ..views import OneStageView, TwoStageView, probe, view_class
 from .built import Built
-from .report import Section
+from .findings import Section
 
 UNKNOWN = ('', 'none', 'unknown')
 ITEMS = {
