@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -88,7 +90,7 @@ class Panel:
 
     def grey(self) -> np.ndarray:
         """The image in grey, in the canvas's resolution: (h, w, 1) between 0 and 1."""
-        grey = (self.image @ np.array((0.299, 0.587, 0.114)) / 255).astype(np.float32)
+        grey = cv2.cvtColor(self.image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
         smaller = self.size[0] < grey.shape[0]
         how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
         return cv2.resize(grey, self.size[::-1], interpolation=how)[..., None]
@@ -303,11 +305,8 @@ def stripes(size: tuple[int, int]) -> np.ndarray:
 
 def nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bring a mask (h, w) to another size by its nearest pixels."""
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(int)
-        for new, old in zip(size, mask.shape, strict=True)
-    )
-    return mask[rows[:, None], columns]
+    given = torch.from_numpy(mask.astype(float))[None, None]
+    return F.interpolate(given, size, mode='nearest-exact')[0, 0].numpy().astype(int)
 
 
 def text_size(canvas: FigureCanvasAgg, text: str, font: FontProperties) -> tuple[float, float]:
@@ -339,10 +338,8 @@ def free_place(
     ]  # fmt: skip
     for x, y in places:
         x = min(max(x, 2), size[0] - wide)
-        if not 2 <= y <= size[1] - tall:
-            continue
         place = (x, y, x + wide, y + tall)
-        if not any(
+        if 2 <= y <= size[1] - tall and not any(
             x < right and left < place[2] and y < bottom and top < place[3]
             for left, top, right, bottom in taken
         ):

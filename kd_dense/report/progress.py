@@ -33,17 +33,9 @@ def training(runs: Sequence[Run]) -> dict[str, Any]:
     own = sorted((k for k in losses if not k.startswith(PREFIX)), key=lambda k: (k != 'loss', k))
     kd = [k for k in losses if k.startswith(PREFIX)]
     for title, chosen in (('Losses of the models themselves', own), ('Distillation losses', kd)):
-        if chosen:
-            named = [
-                drawn(
-                    k,
-                    k.removeprefix(PREFIX),
-                    'all that is trained on' if k == 'loss' else '',
-                    zero=True,
-                )
-                for k in chosen
-            ]
-            groups.append(dict(title=title, charts=named))
+        notes = {'loss': 'all that is trained on'}
+        named = [drawn(k, k.removeprefix(PREFIX), notes.get(k, ''), zero=True) for k in chosen]
+        groups += [dict(title=title, charts=named)] if named else []
     missing = [
         f'{run.name} has no log (*/vis_data/scalars.json), so it has no curves.'
         for run in runs
@@ -74,42 +66,13 @@ def _panel(
 
 def balance(runs: Sequence[Run]) -> dict[str, Any]:
     """How much each loss moved the student in the first steps."""
-    found, missing = [], []
-    for run in runs:
-        if run.role != DISTILLED:
-            continue
-        if run.balance is None:
-            missing.append(
-                f'{run.name} has no loss_balance.json: it was trained without LossBalanceHook.'
-            )
-            continue
-        named = {"the student's own": run.balance['student'], **run.balance['losses']}
-        found.append(
-            dict(
-                run=run,
-                steps=run.balance['steps'],
-                warnings=run.balance['warnings'],
-                rows=[_balance_row(name, row) for name, row in named.items()],
-            )
-        )
-    if not found and not missing:
-        missing = ['No distilled run was given.']
-    return dict(balances=found, balance_missing=missing)
-
-
-def _balance_row(name: str, row: dict) -> dict[str, Any]:
-    def shown(value: float | str | None) -> str:
-        if value is None:
-            return '\N{EN DASH}'
-        return value if isinstance(value, str) else f'{value:.4g}'
-
-    share = row['share'] if isinstance(row['share'], int | float) else 0.0
-    off = row['value'] is None
+    distilled = [run for run in runs if run.role == DISTILLED]
+    missing = [
+        f'{run.name} has no loss_balance.json: it was trained without LossBalanceHook.'
+        for run in distilled
+        if run.balance is None
+    ]
     return dict(
-        name=name,
-        weight=shown(row['weight']),
-        value='off' if off else shown(row['value']),
-        norm=shown(row['gradient_norm']),
-        percent=100 * share,
-        share='' if off else f'{share:.0%}',
+        balanced=[run for run in distilled if run.balance is not None],
+        balance_missing=missing if distilled else ['No distilled run was given.'],
     )

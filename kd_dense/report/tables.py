@@ -10,7 +10,7 @@ import numpy as np
 from ..pictures.draw import IGNORED
 from ..record import FILE, minutes
 from .evidence import Evidence
-from .numbers import TIMES, alone_in_words, compare, first, grouped, known_metrics, table
+from .numbers import TIMES, alone_in_words, compare, first, grouped, known_metrics, table, with_gain
 from .runs import ALONE, DISTILLED, TEACHER, Run
 from .speed import ROUNDS, machine
 
@@ -36,7 +36,7 @@ def numbers(runs: Sequence[Run]) -> dict[str, Any]:
         table=rows,
         closed=closed,
         alone=alone_in_words(runs) if first(runs, DISTILLED) else '',
-        dashes=any(cell['value'] is None for row in rows for cell in row['cells']),
+        dashes=any(value is None for _, cells in rows for value, _ in cells),
         numbers_missing=missing,
     )
 
@@ -50,7 +50,7 @@ def costs(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
         note = (
             'Of what is shipped: a distilled student is the plain student. Multiply-adds of one '
             f'image of {shape[0]}{TIMES}{shape[1]} pixels, of convolutions and matrix products, '
-            'counted by mmengine.'
+            'counted by torch.'
         )
     timed = any(cost.milliseconds for _, cost in rows)
     if timed:
@@ -73,13 +73,9 @@ def per_class(runs: Sequence[Run], evidence: Evidence) -> dict[str, Any]:
     counts = _counts(evidence)
     rows = []
     for index, name in enumerate(evidence.classes.names):
-        cells = []
-        for run in ran:
-            each, gain = values[run.name], None
-            if run.role == DISTILLED and base and None not in (each[index], base[index]):
-                gain = each[index] - base[index]
-            cells.append(dict(value=each[index], gain=gain))
-        rows.append(dict(name=name, count=grouped(counts[index]), cells=cells))
+        mine = base and base[index]
+        cells = [with_gain(run, values[run.name][index], mine) for run in ran]
+        rows.append((name, grouped(counts[index]), cells))
     number, total = len(evidence.samples), evidence.total
     images = f'all {total} validation images'
     if number < total:
