@@ -22,6 +22,7 @@ ITEMS = {
     'roi_scores': 'class scores of proposals',
     'roi_boxes': 'boxes of proposals',
 }
+SHOWN = {*ITEMS, 'num_levels', 'num_classes'}  # here, with the strides, and among the classes
 LONG = 25  # characters of a cell that is not shown twice
 PICTURE = 256  # pixels, of the picture that is shown to count levels
 
@@ -34,8 +35,10 @@ def examine_pair(built: Built, section: Section) -> None:
     heads = ' and '.join(info.head for info in known)
     section.summary = f'{heads}, strides {" and ".join(strides)}'
     minded = _minded(built)
-    for what, item in ITEMS.items():
-        cells = [_text(getattr(built.infos[r], what)) if r in built.infos else '' for r in roles]
+    # views of other hosts may compare more
+    more = {k: words for info in known for k, words in info.compared().items() if k not in SHOWN}
+    for what, item in (ITEMS | more).items():
+        cells = [_text(getattr(built.infos.get(role), what, '')) for role in roles]
         if all(text in UNKNOWN for text in cells):
             continue
         if len(set(cells)) == 1 and len(cells[0]) > LONG:

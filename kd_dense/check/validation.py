@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from contextlib import ExitStack
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -76,8 +75,7 @@ def _evaluate(
     model: nn.Module, dataset: Any, picks: list[int], config: Config
 ) -> tuple[str, float]:
     """The name of the main metric, and its value."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
+    with tempfile.TemporaryDirectory() as folder:
         evaluator = Evaluator([_elsewhere(m, folder) for m in as_list(config.val_evaluator)])
         evaluator.dataset_meta = dataset.metainfo
         ids = []

@@ -138,8 +138,8 @@ def _use_plain_datasets(loader: Any) -> None:
     """Replace data sets of ours by the plain ones that they stand on, in place."""
     for part in _mappings(loader):
         kind = str(part.get('type'))
-        name = kind.removeprefix(f'{OURS}.')
-        if name != kind and name in _PLAIN_DATASETS:
+        name = kind.rsplit('.', 1)[-1]
+        if kind.startswith(OURS) and name in _PLAIN_DATASETS:
             plain, options = _PLAIN_DATASETS[name]
             metainfo = dict(DATASETS.get(kind).METAINFO)
             part.update(dict(metainfo=metainfo) | options | part | dict(type=plain))

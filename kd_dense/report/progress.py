@@ -1,4 +1,4 @@
-"""How the trainings went: curves, and the balance of the losses, as the template shows them."""
+"""How the trainings went, as curves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ..logs import curve, is_training
 from ..pictures.curves import Chart, Curve, as_svg, draw_curves
 from .numbers import known_metrics
-from .runs import DISTILLED, Run
+from .runs import Run
 
 PREFIX = 'loss_kd_'
 
@@ -36,12 +36,7 @@ def training(runs: Sequence[Run]) -> dict[str, Any]:
         notes = {'loss': 'all that is trained on'}
         named = [drawn(k, k.removeprefix(PREFIX), notes.get(k, ''), zero=True) for k in chosen]
         groups += [dict(title=title, charts=named)] if named else []
-    missing = [
-        f'{run.name} has no log (*/vis_data/scalars.json), so it has no curves.'
-        for run in runs
-        if not run.lines
-    ]
-    return dict(charts=groups, curves_missing=missing)
+    return dict(charts=groups)
 
 
 def write_curves(path: Path, runs: Sequence[Run]) -> bool:
@@ -62,17 +57,3 @@ def _panel(
         steps, values = curve(run.lines, key)
         curves.append(Curve(run.name, run.colour, steps, [value * scale for value in values]))
     return Chart(title, curves, from_zero)
-
-
-def balance(runs: Sequence[Run]) -> dict[str, Any]:
-    """How much each loss moved the student in the first steps."""
-    distilled = [run for run in runs if run.role == DISTILLED]
-    missing = [
-        f'{run.name} has no loss_balance.json: it was trained without LossBalanceHook.'
-        for run in distilled
-        if run.balance is None
-    ]
-    return dict(
-        balanced=[run for run in distilled if run.balance is not None],
-        balance_missing=missing if distilled else ['No distilled run was given.'],
-    )
