@@ -19,7 +19,7 @@ from ..losses.regions import (
     valuable_localization_region,
 )
 from ..views import DenseView, SegmentationView, view_class
-from .draw import Dots
+from .overlays import Dots
 from .samples import PackedSample
 
 DRAWN = {'main': main_region, 'vlr': valuable_localization_region}

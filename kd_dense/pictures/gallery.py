@@ -16,8 +16,9 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import nn
 
 from ..distiller import Distiller
-from .draw import Classes, HeatMap, Style
+from .draw import Classes
 from .focus import DOT_COLOURS, TITLES, look, verdicts
+from .overlays import HeatMap, Style
 from .samples import (
     Objects,
     PackedSample,

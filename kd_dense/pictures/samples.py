@@ -17,7 +17,8 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..views import Batch
-from .draw import IGNORED, Boxes, Classes, Mask
+from .draw import IGNORED, Classes
+from .overlays import Boxes, Mask
 
 
 @dataclass(frozen=True)

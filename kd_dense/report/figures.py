@@ -13,7 +13,8 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from ..pictures import Column, Result, Sample, draw_image, draw_sheet, evenly
-from ..pictures.draw import IGNORED, Boxes, HeatMap, Overlay, Style
+from ..pictures.draw import IGNORED, Overlay
+from ..pictures.overlays import Boxes, HeatMap, Style
 from ..pictures.samples import overlay
 from .evidence import Evidence, most
 from .numbers import first
