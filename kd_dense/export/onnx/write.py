@@ -78,18 +78,17 @@ def _windows(length: int, count: int | None, like: Tensor) -> Tensor:
 
 
 def for_any_size(model: nn.Module) -> nn.Module:
-    """Replace, in place, what a traced graph would hold the sizes of: pools and mmseg's upsampling."""
+    """Replace pools and mmseg's upsampling, whose sizes a traced graph would keep, in place."""
     for module in model.modules():
         for name, child in list(module.named_children()):
-            kind = type(child)
+            mmsegs = type(child).__module__.startswith('mmseg.')
             if isinstance(child, nn.AdaptiveAvgPool2d):
                 size = child.output_size
                 size = tuple(size) if isinstance(size, tuple | list) else (size, size)
                 setattr(module, name, AdaptivePool(size))
-            elif kind.__name__ == 'Upsample' and kind.__module__.startswith('mmseg.'):
-                if not child.size:
-                    options = dict(mode=child.mode, align_corners=child.align_corners)
-                    setattr(module, name, nn.Upsample(scale_factor=child.scale_factor, **options))
+            elif mmsegs and type(child).__name__ == 'Upsample' and not child.size:
+                options = dict(mode=child.mode, align_corners=child.align_corners)
+                setattr(module, name, nn.Upsample(scale_factor=child.scale_factor, **options))
     return model
 
 
