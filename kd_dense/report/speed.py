@@ -21,6 +21,7 @@ from ..pictures import Sample
 from .running import model_input
 
 ROUNDS = 15
+SIZE = (320, 320)  # height and width that models without an image are counted at
 
 
 @dataclass
@@ -42,18 +43,17 @@ class Cost:
     spread: tuple[float, float] | None = None
 
 
-def count(plain: Plain, sample: Sample | None, size: tuple[int, int] = (320, 320)) -> Cost:
+def count(plain: Plain, sample: Sample | None) -> Cost:
     """Parameters and FLOPs of a model.
 
     Args:
         plain: the model.
-        sample: whose size at the model's input counts; None takes ``size``.
-        size: height and width.
+        sample: whose size at the model's input counts; None takes :data:`SIZE`.
     """
     model = plain.model
     used = (p for n, p in model.named_parameters() if not n.startswith('auxiliary_head'))
     cost = Cost(sum(p.numel() for p in used))
-    data: dict = dict(inputs=torch.zeros(1, 3, *size))
+    data: dict = dict(inputs=torch.zeros(1, 3, *SIZE))
     with DefaultScope.overwrite_default_scope(plain.scope), torch.no_grad():
         if sample is not None:
             data = model.data_preprocessor(model_input(plain, sample), False)
