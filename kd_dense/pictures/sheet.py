@@ -58,8 +58,9 @@ def draw_sheet(
     height = 2 * MARGIN + HEAD + sum(heights) + len(images) * CAPTION
     canvas = FigureCanvasAgg(Figure((width / DPI, height / DPI), dpi=DPI, facecolor='white'))
     key = _key(canvas, columns, classes)
-    widest = max((text_size(canvas, entry.get_label(), FONT)[0] for entry in key), default=0)
-    in_a_line = max(1, int((width - 2 * MARGIN) / (widest + SWATCH)))
+    widths = [text_size(canvas, entry.get_label(), FONT)[0] + SWATCH for entry in key]
+    room = width - 2 * MARGIN
+    in_a_line = max(1, len(key) if sum(widths) <= room else int(room / max(widths)))
     height += -(-len(key) // in_a_line) * KEY
     figure = canvas.figure
     figure.set_size_inches(width / DPI, height / DPI)
