@@ -6,9 +6,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from kd_dense.config_check import check_loops
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model
-from kd_dense.training import check_length, newest
+from kd_dense.training import newest
 from tests.helpers.models import distiller, gfl, losses
 from tests.helpers.trainings import assert_same, state, train, train_apart, training
 
@@ -187,5 +188,6 @@ def test_nothing_to_resume_is_told(tmp_path, told):
 @pytest.mark.parametrize('length', [0, -3])
 @pytest.mark.parametrize('key', ['max_iters', 'max_epochs'])
 def test_a_training_without_a_step_is_refused(key, length):
+    loader = dict(train_dataloader=dict(dataset=dict()), optim_wrapper=dict())
     with pytest.raises(SetupError, match=f'train_cfg.{key} is {length}: nothing would be trained'):
-        check_length(Config(dict(train_cfg={key: length})))
+        check_loops(Config(dict(loader, train_cfg={key: length})), 'train')

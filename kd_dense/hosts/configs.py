@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,47 @@ def check_data(config: Config, parts: tuple[str, ...]) -> None:
                     f'The data is not there: {path} (for {part}, looked from {Path.cwd()}). '
                     + config.get('data_help', 'Set `data_root` of the config to where it is.')
                 )
+
+
+class _Readable(float):
+    """A float that a config's text gives in a form which Python reads back."""
+
+    def __repr__(self) -> str:
+        return f"float('{float(self)}')"
+
+
+def with_readable_floats(config: Config) -> Config:
+    """Let the infinities and NaNs of a config survive being written as text and read back.
+
+    MMEngine writes ``inf`` and ``nan``, which are no names of Python, into each checkpoint.
+
+    Args:
+        config: is changed, and returned.
+    """
+    if found := dict(_not_finite(config.to_dict(), '')):
+        config.merge_from_dict(found)
+    return config
+
+
+def _not_finite(part: Any, where: str) -> Iterator[tuple[str, _Readable]]:
+    """The floats of a config that are not finite, by their dotted keys."""
+    if isinstance(part, float) and not math.isfinite(part):
+        yield where, _Readable(part)
+        return
+    inside = part.items() if isinstance(part, Mapping) else ()
+    if isinstance(part, list | tuple):
+        inside = enumerate(part)
+    for key, each in inside:
+        yield from _not_finite(each, f'{where}.{key}' if where else str(key))
+
+
+def config_from_text(text: str) -> Config:
+    """A config from its text, also where infinities in it are bare names."""
+    names = [name for name in ('inf', 'nan') if re.search(rf'\b{name}\b', text)]
+    config = Config.fromstring(''.join(f"{n} = float('{n}')\n" for n in names) + text, '.py')
+    for name in names:
+        config.pop(name)
+    return config
 
 
 def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
