@@ -21,9 +21,7 @@ READ_BY_OTHERS = frozenset(
         *('test_pipeline', 'tta_model', 'tta_pipeline', 'model_wrapper_cfg'),
     ]
 )
-ALIKE = (
-    0.85  # of the configs of mmdet and mmseg none has a variable so much like a name that is read
-)
+ALIKE = 0.85  # no config of mmdet and mmseg has a variable so much like a name that is read
 SHORT = 6  # letters: `models` is no misspelt `model`
 LOOPS = {
     'train': ('train_dataloader', 'train_cfg', 'optim_wrapper'),

@@ -213,10 +213,8 @@ def check_order(data: Sequence[str] | None, checkpoint: Sequence[str] | None, so
     if data is None or checkpoint is None or tuple(data) == tuple(checkpoint):
         return
     ours, theirs = tuple(data), tuple(checkpoint)
-    differing = [
-        i for i in range(max(len(ours), len(theirs))) if ours[i : i + 1] != theirs[i : i + 1]
-    ]
-    index = differing[0]
+    count = max(len(ours), len(theirs))
+    index = next(i for i in range(count) if ours[i : i + 1] != theirs[i : i + 1])
     shuffled = 'the same classes in another order' if sorted(ours) == sorted(theirs) else 'others'
     raise SetupError(
         f'{source} was trained with classes that are not those of the data set, but {shuffled}: '

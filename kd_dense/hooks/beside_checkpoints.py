@@ -37,7 +37,7 @@ class BesideCheckpoints(Hook):
         """The checkpoint that a file belongs to; None where it is no such file."""
 
     @abstractmethod
-    def write(self, source: Path, target: Path) -> None:
+    def write(self, source: Path) -> None:
         """Write the file of one checkpoint."""
 
     def before_train(self, runner: Runner) -> None:
@@ -75,7 +75,7 @@ class BesideCheckpoints(Hook):
         names |= {v for k, v in info.items() if k == 'last_ckpt' or k.startswith('best_ckpt')}
         for source in sorted(Path(name) for name in names if name):
             if source.is_file():
-                self.write(source, self.beside(source))
+                self.write(source)
         for hook in hooks:
             self._remove_orphans(Path(hook.out_dir), hook.filename_tmpl)
 

@@ -36,9 +36,9 @@ class CheckpointGuardHook(BesideCheckpoints):
         """The checkpoint that a file holds the sum of; None where it is no sum."""
         return file.with_name(file.name.removesuffix(SUM)) if file.name.endswith(SUM) else None
 
-    def write(self, source: Path, target: Path) -> None:
+    def write(self, source: Path) -> None:
         """Write the sum of one checkpoint, unless it is there already."""
-        if not target.is_file():
+        if not self.beside(source).is_file():
             write_sum(source)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -83,9 +83,9 @@ class StudentCheckpointHook(BesideCheckpoints):
             return None
         return file.with_name(file.stem.removesuffix(SUFFIX) + file.suffix)
 
-    def write(self, source: Path, target: Path) -> None:
+    def write(self, source: Path) -> None:
         """Write the student's file of one checkpoint, unless it is there already."""
-        time = source.stat().st_mtime_ns
+        target, time = self.beside(source), source.stat().st_mtime_ns
         if target.is_file() and target.stat().st_mtime_ns == time:
             return
         checkpoint = load_mapped(source, trust=self.written)

@@ -57,7 +57,9 @@ def read_checkpoint(
             'a machine with a network and name the file instead.'
         ) from error
     except SetupError as error:
-        raise SetupError(f'The checkpoint of the {role}: {error}') from error.__cause__
+        text = str(error).removeprefix('The checkpoint ')
+        colon = ':' if text == str(error) else ''
+        raise SetupError(f'The checkpoint of the {role}{colon} {text}') from error.__cause__
     except CANNOT_READ as error:
         raise SetupError(
             f'The checkpoint of the {role} cannot be read: {name}: {reason(error)}'
