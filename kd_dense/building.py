@@ -39,7 +39,7 @@ def kind_of(registry: Registry, config: Any, where: str, base: type, default: st
             f'{where} has no `type`: found {dict(config)}. A name that is misspelt in '
             f'--cfg-options makes a new entry. Types are {listed(known)}.'
         )
-    kind = name if isclass(name) else registry.get(name)
+    kind = name if isclass(name) else registry.get(str(name))
     if kind is None:
         near = did_you_mean(str(name).split('.')[-1], names)
         raise SetupError(

@@ -6,12 +6,17 @@ MMEngine passes over a top-level name that it does not know.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from importlib.util import find_spec
+from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import MODELS, OPTIMIZERS
 from mmengine.runner import Runner
 
+from .building import did_you_mean
 from .errors import SetupError
 
 READ_BY_RUNNER = frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}
@@ -46,6 +51,12 @@ def check_names(config: Config, name: str) -> None:
         raise SetupError(
             f'{name} has no `model` with a `type`: {found}. Name the config of a training.'
         )
+    scope = config.get('default_scope')
+    if scope is not None and scope not in MODELS.children and find_spec(str(scope)) is None:
+        raise SetupError(f'{name}: default_scope is {scope!r}, and there is no such package.')
+    level = config.get('log_level')
+    if isinstance(level, str) and level not in logging.getLevelNamesMapping():
+        raise SetupError(f'{name}: log_level is {level!r}; it is INFO, WARNING or the like.')
     for key in config:
         if near := misspelt(key):
             raise SetupError(
@@ -110,16 +121,38 @@ def check_loops(config: Config, *loops: str) -> None:
         raise SetupError(f'randomness.seed is {seed!r}; it is a whole number of 0 or more.')
     if 'train' in loops:
         _check_length(config)
+        _check_optimizers(config.optim_wrapper, 'optim_wrapper')
 
 
 def _check_loader(loader: Mapping, name: str) -> None:
     if not isinstance(loader, Mapping) or not isinstance(loader.get('dataset'), Mapping):
         raise SetupError(f'{name} has no `dataset`; it needs one with a `type`.')
+    dataset = loader['dataset']
+    if dataset.get('pipeline') in ([], ()) and not {'dataset', 'datasets'} & set(dataset):
+        raise SetupError(f'{name}.dataset.pipeline is empty: it has to load and pack the images.')
     for key, least in (('batch_size', 1), ('num_workers', 0)):
         value = loader.get(key)
         number = isinstance(value, int) and not isinstance(value, bool)
         if key in loader and not (number and value >= least):
             raise SetupError(f'{name}.{key} is {value!r}; it is a whole number from {least} on.')
+
+
+def _check_optimizers(part: Any, where: str) -> None:
+    """Check the types of the optimizers of an ``optim_wrapper``, or of several inside it."""
+    if not isinstance(part, Mapping):
+        raise SetupError(f'{where} is {part!r}; it is a dict with an `optimizer`.')
+    for key in ('student', 'discriminator'):
+        if key in part:
+            _check_optimizers(part[key], f'{where}.{key}')
+    if 'optimizer' not in part:
+        return
+    optimizer = part['optimizer']
+    if not isinstance(optimizer, Mapping) or 'type' not in optimizer:
+        raise SetupError(f'{where}.optimizer is {optimizer!r}; it is a dict with a `type`.')
+    kind = optimizer['type']
+    if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
+        near = did_you_mean(kind, sorted(OPTIMIZERS.module_dict))
+        raise SetupError(f'{where}.optimizer: there is no type {kind!r}.{near}')
 
 
 def _check_length(config: Config) -> None:

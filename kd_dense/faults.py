@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import Registry
 
 from .building import did_you_mean, listed
 from .errors import SetupError
@@ -48,8 +49,8 @@ DISK = {
 
 # what hosts say -> what it means and the way out; groups of the pattern fill the sentence
 PHRASES = {
-    r'KeyError: .*?[\'"`]?([\w.]+) is not in the (\S+) registry': 'There is no type {0!r} '
-    '(registry {1}).{near} Look at the spelling; one of your own is found once `custom_imports` '
+    r'KeyError: .*?[\'"`]?([\w.]+) is not in the ([\w:]+(?: \w+)*) registry': 'There is no type '
+    '{0!r} ({1}).{near} Look at the spelling; one of your own is found once `custom_imports` '
     'names its module.',
     r'must contain the key "type", but got (.*?)(\\n|\n|$)': 'A part of the config has no `type`: '
     '{0}. A name that is misspelt in --cfg-options makes a new entry; look at its name.',
@@ -106,6 +107,12 @@ PHRASES = {
     'file cannot be written ({text}). Choose another ending, such as .png.',
     r'URLError|HTTPError': 'Something could not be fetched from the network ({text}). Fetch it '
     'on a machine with a network, and name the file instead.',
+    r'Index (\d+) exceeds the length of list': 'A key of --cfg-options names the element {0} of a '
+    'list that has fewer. Name one that is there, from 0, or the whole list.',
+    r"cannot find context for '(\w+)'": 'env_cfg.mp_cfg.mp_start_method is {0!r}; it is fork, '
+    'spawn or forkserver.',
+    r'(\w+: .*) in <((?!kd_dense)[\w.]+) object at 0x': 'A hook failed ({1}): {0}. Look at its '
+    'options in `default_hooks` and `custom_hooks`.',
     r'invalid hash value \(expected "(\w+)", got "(\w+)"\)': 'What was downloaded is not what its '
     'name says: the hash is {1}, the name says {0}. Download it again, from another place.',
 }
@@ -134,7 +141,7 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, FileNotFoundError | FileExistsError) and error.errno is None:
         return _phrase(error) or str(error)
-    for rule in (_of_disk, _of_syntax, _of_text, _phrase, _of_built):
+    for rule in (_of_disk, _of_syntax, _of_text, _phrase, _of_arguments, _of_shapes, _of_built):
         if said := rule(error):
             return said
     return None
@@ -185,8 +192,17 @@ def _of_text(error: BaseException) -> str | None:
 
 def _phrase(error: BaseException) -> str | None:
     """By what a host says."""
+    return _said(error, PHRASES)
+
+
+def _of_shapes(error: BaseException) -> str | None:
+    """By what a model says, or a host of its options."""
+    return None if _is_ours(error) else _said(error, SHAPES)
+
+
+def _said(error: BaseException, phrases: Mapping[str, str]) -> str | None:
     text = _innermost(error)
-    for pattern, sentence in (PHRASES if _is_ours(error) else PHRASES | SHAPES).items():
+    for pattern, sentence in phrases.items():
         if found := re.search(pattern, text):
             groups = [group or '' for group in found.groups()]
             return sentence.format(
@@ -199,26 +215,16 @@ def _phrase(error: BaseException) -> str | None:
     return None
 
 
-def _of_built(error: BaseException) -> str | None:
-    """Of an error while something was built from a config, in code that is not ours."""
-    frames = list(_frames(error))
-    building = [i for i, f in enumerate(frames) if _is_in(f, 'build_functions.py', 'building.py')]
-    for index in building:  # the outermost whose error it is: those inside raise it anew
-        if frames[index].f_code.co_name in ('build_from_cfg', 'build', 'build_runner_from_cfg'):
-            break
-    else:
+def _of_arguments(error: BaseException) -> str | None:
+    """Of an argument that a class in the config does not take, or one that it needs."""
+    built = _built(error) if isinstance(error, TypeError) else None
+    if built is None:
         return None
-    inner = [i for i in building if 'obj_cls' in frames[i].f_locals or 'kind' in frames[i].f_locals]
-    last = frames[-1]
-    ours = 'kd_dense' in Path(last.f_code.co_filename).parts and not _is_in(last, 'building.py')
-    if not inner or (ours and not isinstance(error, TypeError)):
+    start, kind, _ = built
+    callee = re.search(r'(\w+)\.__(?:init|new)__\(\)|(\w+)\(\)', str(error))
+    names = {each.__name__ for each in inspect.getmro(kind)} if inspect.isclass(kind) else set()
+    if callee is None or (callee[1] or callee[2]) not in names | {getattr(kind, '__name__', '')}:
         return None
-    found = frames[inner[-1]].f_locals
-    kind = found.get('obj_cls') or found.get('kind')
-    values = found.get('cfg') or found.get('config') or {}
-    where = found.get('where') or _place(error, values) or getattr(kind, '__name__', str(kind))
-    name = getattr(kind, '__name__', str(kind))
-    start = f'{where} ({name})' if where != name else name
     if argument := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
         known = _arguments(kind)
         near = did_you_mean(argument[1], known)
@@ -226,7 +232,39 @@ def _of_built(error: BaseException) -> str | None:
         return f'{start} has no argument {argument[1]!r}.{near}{takes}'
     if missing := re.search(r'missing \d+ required .* arguments?: (.*)', str(error)):
         return f'{start} needs {missing[1]}: set it in the config.'
-    return f'{start} cannot be built from the config: {_brief(error)}. Look at its values.'
+    return None
+
+
+def _of_built(error: BaseException) -> str | None:
+    """Of an error while something was built from a config, in code that is not ours."""
+    built = _built(error)
+    last = list(_frames(error))[-1]
+    ours = 'kd_dense' in Path(last.f_code.co_filename).parts and not _is_in(last, 'building.py')
+    if built is None or (ours and not isinstance(error, TypeError)):
+        return None
+    start, _, values = built
+    plain = (str, int, float, type(None))
+    given = [f'{k}={v!r}' for k, v in values.items() if k != 'type' and isinstance(v, plain)]
+    shown = f': {", ".join(given[:6])}' if given else ''
+    return f'{start} cannot be built from the config: {_brief(error)}. Look at its values{shown}.'
+
+
+def _built(error: BaseException) -> tuple[str, Any, Mapping[str, Any]] | None:
+    """What was built from the config when an error came: where it is named, its class, its values."""
+    frames = [f for f in _frames(error) if _is_in(f, 'build_functions.py', 'building.py')]
+    frame = next((each for each in reversed(frames) if _kind(each) is not None), None)
+    if frame is None:
+        return None
+    kind, found = _kind(frame), frame.f_locals
+    values = found.get('cfg') or found.get('config') or {}
+    name = getattr(kind, '__name__', str(kind))
+    where = found.get('where') or _place(error, values) or name
+    return (f'{where} ({name})' if where != name else name), kind, values
+
+
+def _kind(frame: Any) -> Any:
+    """The class that a frame of a registry was building."""
+    return frame.f_locals.get('obj_cls') or frame.f_locals.get('kind')
 
 
 # -- looking closer at an error ----------------------------------------------------------------
@@ -291,7 +329,8 @@ def _local(error: BaseException, name: str, kind: type, within: str = '') -> Any
 
 
 def _line_of(error: BaseException, config: str) -> str:
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == config]
+    path = os.path.abspath(config)
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
     return f', line {lines[-1]},' if lines else ''
 
 
@@ -315,7 +354,7 @@ def _place(error: BaseException, values: Any) -> str:
 
 def _places(part: Any, wanted: Mapping[str, Any], where: str) -> Iterator[str]:
     if isinstance(part, Mapping | Config):
-        if where and dict(part) == dict(wanted):
+        if where and 'type' in part and all(wanted.get(k) == v for k, v in part.items()):
             yield where
         inside = part.items()
     elif isinstance(part, list | tuple):
@@ -348,9 +387,11 @@ def _near(error: BaseException, name: str) -> str:
     """A registered type of nearly the same name."""
     for frame in reversed(list(_frames(error))):
         registry = frame.f_locals.get('registry')
-        if hasattr(registry, 'module_dict'):
-            known = set(registry.module_dict)
-            while (registry := registry.parent) is not None:
-                known |= set(registry.module_dict)
-            return did_you_mean(name.split('.')[-1], sorted(known))
+        if isinstance(registry, Registry):
+            return did_you_mean(name.split('.')[-1], sorted(_names(registry.root)))
     return ''
+
+
+def _names(registry: Registry) -> set[str]:
+    names = set(registry.module_dict)
+    return names.union(*map(_names, registry.children.values()))

@@ -105,21 +105,27 @@ def read_config(args: argparse.Namespace) -> Config:
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'There is no config {args.config} (looked from {Path.cwd()}).')
     config = _from_file(args.config)
-    check_names(config, args.config)
-    finish_config(config, args, Path(args.config).stem)
+    finish_config(config, args, Path(args.config).stem, args.config)
     return config
 
 
-def finish_config(config: Config, args: argparse.Namespace, name: str) -> None:
+def finish_config(
+    config: Config, args: argparse.Namespace, name: str, file: str | None = None
+) -> None:
     """Bring overrides, work directory and launcher of a command line into a config.
 
     Args:
         config: is changed.
         args: with the common options.
         name: of the work directory, where none is given.
+        file: of the config, for messages.
+
+    Raises:
+        SetupError: the config holds no model, or a name that nothing reads.
     """
     if args.cfg_options is not None:
         override(config, args.cfg_options)
+    check_names(config, file or name)
     if args.work_dir is not None:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:

@@ -189,5 +189,7 @@ def test_nothing_to_resume_is_told(tmp_path, told):
 @pytest.mark.parametrize('key', ['max_iters', 'max_epochs'])
 def test_a_training_without_a_step_is_refused(key, length):
     loader = dict(train_dataloader=dict(dataset=dict(type='D')), optim_wrapper=dict())
-    with pytest.raises(SetupError, match=f'train_cfg.{key} is {length}; .*nothing would be trained'):
+    with pytest.raises(
+        SetupError, match=f'train_cfg.{key} is {length}; .*nothing would be trained'
+    ):
         check_loops(Config(dict(loader, train_cfg={key: length})), 'train')

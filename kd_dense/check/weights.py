@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..backbones import PretrainedPackage
 from ..distiller import STUDENT
+from ..errors import SetupError
 from ..hosts.checkpoints import (
     OTHER_CHECKPOINT,
     WeightComparison,
@@ -89,8 +90,15 @@ def _pretrained_parts(student: nn.Module) -> Iterator[tuple[str, nn.Module, dict
 
 
 def _source(init: Mapping[str, Any]) -> str:
-    """Path or URL of a checkpoint, or the name of a package."""
-    return init['package'] if init['type'] == PACKAGE else init['checkpoint']
+    """Path or URL of a checkpoint, or the name of a package.
+
+    Raises:
+        SetupError: none is named.
+    """
+    key = 'package' if init['type'] == PACKAGE else 'checkpoint'
+    if not init.get(key):
+        raise SetupError(f'An `init_cfg` of type {init["type"]} names no `{key}`: {dict(init)}.')
+    return init[key]
 
 
 def _teacher(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,6 +104,13 @@ def load_from_file(filename: str | Path, map_location: Any = 'cpu') -> Any:
         raise SetupError(
             f'The checkpoint {path} is damaged: its content is not what {path.name}{SUM} beside it '
             'says. Take the one before (--resume without a path does), or copy it again.'
+        )
+    with path.open('rb') as file:
+        start = file.read(2)
+    if start and start[:1] != b'\x80' and start != b'PK' and not tarfile.is_tarfile(path):
+        raise SetupError(
+            f'The checkpoint {path} cannot be read: it is no file that torch wrote. Name the '
+            'checkpoint, or copy or train it again.'
         )
     try:
         return torch.load(path, map_location=map_location, weights_only=not _trusted.get())
