@@ -250,7 +250,7 @@ def _of_built(error: BaseException) -> str | None:
 
 
 def _built(error: BaseException) -> tuple[str, Any, Mapping[str, Any]] | None:
-    """What was built from the config when an error came: where it is named, its class, its values."""
+    """What was built when an error came: where the config names it, its class, its values."""
     frames = [f for f in _frames(error) if _is_in(f, 'build_functions.py', 'building.py')]
     frame = next((each for each in reversed(frames) if _kind(each) is not None), None)
     if frame is None:

@@ -43,20 +43,18 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def newest(work_dir: str) -> str | None:
-    """The newest whole checkpoint of a work directory; says what it passes over.
+def newest(work_dir: str) -> tuple[str | None, list[str]]:
+    """The newest whole checkpoint of a work directory, and in sentences what was passed over.
 
     A training that is killed while it writes may leave half a file, or a note (``last_checkpoint``)
     that is empty or names a file that is gone.
     """
+    said: list[str] = []
     for path in checkpoints_of(Path(work_dir)):
         if is_whole(path):
-            return str(path)
-        print_log(
-            f'{path} is cut short or damaged: going on from the one before.', 'current', WARNING
-        )
-    print_log(f'There is nothing to resume in {work_dir}: starting anew.', 'current', WARNING)
-    return None
+            return str(path), said
+        said.append(f'{path} is cut short or damaged: going on from the one before.')
+    return None, [*said, f'There is nothing to resume in {work_dir}: starting anew.']
 
 
 def look_at_data(config: Config, *parts: str) -> list[str]:
@@ -125,19 +123,23 @@ def train(config: Config, args: argparse.Namespace, name: str) -> None:
         use_mixed_precision(config)
     if args.auto_scale_lr:
         scale_learning_rate(config)
+    said: list[str] = []
     if args.resume is not None:
-        config.load_from = newest(config.work_dir) if args.resume == 'auto' else args.resume
+        config.load_from = args.resume
+        if args.resume == 'auto':
+            config.load_from, said = newest(config.work_dir)
         config.resume = config.load_from is not None
     check_loops(config, 'train', 'val')
     check_data(config, ('train_dataloader', 'val_dataloader'))
     with locked(config.work_dir):
-        _train(config, args, name)
+        _train(config, args, name, said)
 
 
-def _train(config: Config, args: argparse.Namespace, name: str) -> None:
-    warnings = [] if args.no_check else look_at_data(config, 'train_dataloader', 'val_dataloader')
+def _train(config: Config, args: argparse.Namespace, name: str, said: list[str]) -> None:
+    if not args.no_check:
+        said += look_at_data(config, 'train_dataloader', 'val_dataloader')
     runner = Runner.from_cfg(with_readable_floats(config))
-    for text in warnings:
+    for text in said:  # now that there is a log to keep it
         runner.logger.warning(text)
     if not any(isinstance(hook, CheckpointGuardHook) for hook in runner.hooks):
         runner.register_hook(CheckpointGuardHook())

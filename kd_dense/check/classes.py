@@ -86,7 +86,16 @@ def examine_classes(
     section.summary = f'{len(data)}: {_brief(data)}' if data else 'names unknown'
     for name in built.teachers:
         theirs = class_names(read[name]) if name in read else None
-        if data is None or theirs is None:
+        if data is not None and theirs is None and _compares_classes(built, name):
+            section.tell(
+                built.item('names', name),
+                problem=f'The checkpoint of the {name} tells no class names: that their order is '
+                'the same cannot be seen.',
+                way_out='Compare the order by hand, or write the names into the checkpoint '
+                "(`meta['dataset_meta'] = dict(classes=...)`).",
+                mark=WARNING,
+            )
+        elif data is None or theirs is None:
             where = "the teacher's checkpoint" if data else 'the training set'
             section.skipped(built.item('names', name), f'not compared: {where} tells none')
         else:
@@ -106,12 +115,7 @@ def _names(
     if teacher.same_classes:
         section.tell(item, *cells, **found._asdict(), mark=WRONG)
         return
-    view = view_class(built.student)
-    reading = [
-        f'losses.{each}'
-        for each, loss in built.losses_of(name).items()
-        if 'num_classes' in must_agree(view, loss)
-    ]
+    reading = _reading_classes(built, name)
     problem = f'{found.problem} `same_classes=False` allows it, but {", ".join(reading)} may '
     problem += 'compare one class with another.'
     section.tell(
@@ -120,6 +124,22 @@ def _names(
         mark=WARNING,
         problem=problem if reading else '',
         way_out='Use losses that read no classes, or a teacher of the same classes.',
+    )
+
+
+def _reading_classes(built: Built, name: str) -> list[str]:
+    """The losses that compare a teacher's classes with the student's."""
+    view = view_class(built.student)
+    losses = built.losses_of(name).items()
+    return [f'losses.{each}' for each, loss in losses if 'num_classes' in must_agree(view, loss)]
+
+
+def _compares_classes(built: Built, name: str) -> bool:
+    """Whether the order of a teacher's classes counts, of one that was trained."""
+    teacher = built.teachers[name]
+    known = built.student is not None and name in built.models and teacher.source
+    return bool(
+        known and teacher.same_classes and not teacher.untrained and _reading_classes(built, name)
     )
 
 

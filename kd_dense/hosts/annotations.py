@@ -89,7 +89,10 @@ def ignored_labels(config: Config) -> set[int]:
 def _examine(leaf: ConfigDict, part: str, ignored: set[int]) -> Iterator[Found]:
     from mmdet.datasets import CocoDataset, XMLDataset  # slow to import, and prints
 
-    kind = DATASETS.get(leaf['type']) if isinstance(leaf.get('type'), str) else leaf.get('type')
+    kind = leaf.get('type')
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(kind)
     if not (isinstance(kind, type) and issubclass(kind, BaseDataset)) or _is_remote(leaf):
         return
     loader = kind.load_data_list

@@ -114,7 +114,7 @@ def load_from_file(filename: str | Path, map_location: Any = 'cpu') -> Any:
         )
     try:
         return torch.load(path, map_location=map_location, weights_only=not _trusted.get())
-    except CANNOT_READ as error:
+    except (OSError, *CANNOT_READ) as error:  # of a damaged file torch raises an OSError, too
         raise SetupError(f'The checkpoint {path} cannot be read: {reason(error)}') from error
 
 
@@ -132,7 +132,7 @@ def load_mapped(path: Path, trust: bool = False) -> Any:
         try:
             only = not _trusted.get()
             return torch.load(str(path), map_location='cpu', mmap=True, weights_only=only)
-        except CANNOT_READ as error:
+        except (OSError, *CANNOT_READ) as error:
             raise SetupError(f'The checkpoint {path} cannot be read: {reason(error)}') from error
 
 

@@ -24,7 +24,7 @@ from tests.helpers import segmentation
 from tests.helpers.models import gfl
 from tests.helpers.trainings import base_config, shapes_config
 
-NUMBERS = itertools.count()  # of trainings: mmengine shares loggers between equal names
+NUMBERS = itertools.count()  # of calls
 TEACHER = gfl(channels=32, num_classes=10)
 
 
@@ -84,6 +84,9 @@ class Outcome:
 
 def call(world: World, tool: str, *arguments: object) -> Outcome:
     """Call a tool in this process, in the world's folder; a traceback is raised."""
+    if tool in ('train', 'test'):  # mmengine shares loggers between equal names
+        name = f'fault_{os.getpid()}_{next(NUMBERS)}'
+        world.options = world.options | {'experiment_name': name}
     argv = [f'kd-dense {tool}', *map(str, arguments)]
     if world.options:
         argv += ['--cfg-options', *(f'{key}={value}' for key, value in world.options.items())]
@@ -110,8 +113,6 @@ def call(world: World, tool: str, *arguments: object) -> Outcome:
 
 def train(world: World, *arguments: object, config: str = 'ld.py', work: str = 'work') -> Outcome:
     """Train two steps."""
-    number = next(NUMBERS)
-    world.options = {'experiment_name': f'fault_{os.getpid()}_{number}'} | world.options
     return call(world, 'train', config, '--work-dir', work, *arguments)
 
 
