@@ -54,7 +54,7 @@ def share(text: str) -> float:
 
 def file_name(text: str) -> str:
     """The type of an option: the name of a file without folders, so that it stays in its own."""
-    if not text or Path(text).name != text or '\\' in text:
+    if text in ('', '.', '..') or Path(text).name != text or '\\' in text:
         raise argparse.ArgumentTypeError(f'it takes a name without folders; found {text!r}')
     return text
 

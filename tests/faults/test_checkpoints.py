@@ -50,7 +50,7 @@ def fill(name: str, value: float, share: int = 1) -> Callable[[World], None]:
 
 def weights(change: Callable[[dict], object], name: str = 'teacher.pth') -> Callable[[World], None]:
     """Change the weights of a checkpoint."""
-    return lambda world: world.edit_checkpoint(name, lambda c: [change(c['state_dict'])] and None)
+    return lambda world: world.edit_checkpoint(name, lambda c: change(c['state_dict']))
 
 
 def classes(names: object, name: str = 'teacher.pth') -> Callable[[World], None]:
@@ -97,7 +97,7 @@ def test_a_teacher_that_cannot_teach(world, spoil, words):
 
 
 def test_a_teacher_that_tells_no_classes_is_warned_of(world):
-    world.edit_checkpoint('teacher.pth', lambda checkpoint: checkpoint.pop('meta') and None)
+    world.edit_checkpoint('teacher.pth', lambda checkpoint: checkpoint.pop('meta'))
     done = call(world, 'check', 'ld.py', '--steps', '0')
     assert 'tells no class names: that their order is the same cannot be seen' in _flat(done)
 

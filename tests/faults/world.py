@@ -55,8 +55,8 @@ class World:
     def edit_checkpoint(self, name: str, change: Callable[[dict], Any]) -> None:
         """Change a checkpoint."""
         checkpoint = torch.load(self / name, weights_only=False)
-        changed = change(checkpoint)
-        torch.save(checkpoint if changed is None else changed, self / name)
+        change(checkpoint)
+        torch.save(checkpoint, self / name)
 
     def edit_config(self, change: Callable[[Config], Any], name: str = 'ld.py') -> None:
         """Change a config."""
@@ -146,6 +146,7 @@ def make_world(folder: Path, digits: Path) -> Path:
         Config(alone).dump('alone.py')
         segmentor = shapes_config(Path('shapes'), Path('work'))
         segmentor.pop('experiment_name')
+        Config(alone | dict(model=TEACHER)).dump('teacher.py')
         _save(folder / 'seg.pth', segmentation.segmentor(width=16), segmentation.CLASSES)
         segmentor['model']['teacher'] = dict(
             config=segmentation.segmentor(width=16), checkpoint='seg.pth'
