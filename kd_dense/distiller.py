@@ -132,6 +132,7 @@ class Distiller(BaseModel):
     ) -> dict[str, Tensor]:
         """One step, as in mmengine; left out where its gradients are not finite."""
         self.step_guard.watch(optim_wrapper)
+        self.step_guard.keep_statistics(self)
         logs = super().train_step(data, optim_wrapper)
         self.after_step()
         return logs

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from mmengine.logging import MessageHub, print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .errors import SetupError
 
@@ -48,9 +50,10 @@ class StepGuard:
     """Leaves out each optimizer step whose gradients are not finite, on all ranks.
 
     Data-parallel training has averaged the gradients by then, so all ranks see the same ones and
-    agree. Weights, momentum and weight decay are untouched by a step that is left out. In mixed
-    precision the loss scaler does the same by itself, and expects some overflows; there the guard
-    only counts how many come in a row.
+    agree. Weights, momentum and weight decay are untouched by a step that is left out, and the
+    running statistics of batch norms are put back. In mixed precision the loss scaler leaves out
+    steps by itself, and expects some overflows; there the guard counts how many come in a row, and
+    puts back statistics only where they are not finite.
 
     Args:
         most_in_a_row: after so many steps left out one after the other the training is ended.
@@ -61,9 +64,19 @@ class StepGuard:
         self.skipped = SkippedCounter('kd_skipped')
         self.in_a_row: Counter[str] = Counter()
         self._scales: dict[str, float] = {}
+        self._statistics: Statistics | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StepGuard:
         return StepGuard(self.most_in_a_row)  # a copy of the model (EMA) takes no steps
+
+    def keep_statistics(self, model: nn.Module) -> None:
+        """Remember the batch statistics of a model from now on, to put them back.
+
+        Args:
+            model: in training; after its weights have been loaded.
+        """
+        if self._statistics is None:
+            self._statistics = Statistics(model)
 
     def watch(self, optim_wrapper: OptimWrapper | OptimWrapperDict) -> None:
         """Guard the steps of an optimizer wrapper's optimizers; once each, however often called.
@@ -90,7 +103,10 @@ class StepGuard:
             if not hasattr(scaler, 'get_scale'):
                 continue
             scale = scaler.get_scale()
-            self._count(name, finite=scale >= self._scales.get(name, 0.0))
+            finite = scale >= self._scales.get(name, 0.0)
+            if not finite and self._statistics is not None and not self._statistics.finite():
+                self._statistics.put_back()
+            self._count(name, finite)
             self._scales[name] = scale
 
     def _before_step(self, name: str, optimizer: torch.optim.Optimizer) -> None:
@@ -100,6 +116,8 @@ class StepGuard:
         if not finite:
             for parameter in parameters:
                 parameter.grad = None  # which optimizers pass over, momentum and decay included
+            if self._statistics is not None:
+                self._statistics.put_back()
             self.skipped.note(
                 name,
                 f'A step of the {name} was left out, its weights are as before: its loss or a '
@@ -107,6 +125,8 @@ class StepGuard:
                 'lower its learning rate, clip its gradient (`clip_grad=dict(max_norm=...)`) or '
                 'lower the weight of the loss that grew',
             )
+        elif self._statistics is not None:
+            self._statistics.remember()
         self._count(name, finite)
 
     def _count(self, name: str, finite: bool) -> None:
@@ -120,6 +140,37 @@ class StepGuard:
                 '(loss_balance.json), or go on from an older checkpoint; `load_from` may name '
                 'weights that are not finite.'
             )
+
+
+class Statistics:
+    """The running statistics of a model's batch norms, as they were when last remembered.
+
+    Args:
+        model: whose statistics are remembered now.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.live = [
+            buffer
+            for module in model.modules()
+            if isinstance(module, _BatchNorm)
+            for buffer in module.buffers(recurse=False)
+        ]
+        self.kept = [buffer.clone() for buffer in self.live]
+
+    def remember(self) -> None:
+        """Take the statistics of now."""
+        if self.live:
+            torch._foreach_copy_(self.kept, self.live)
+
+    def put_back(self) -> None:
+        """Return to what was last remembered."""
+        if self.live:
+            torch._foreach_copy_(self.live, self.kept)
+
+    def finite(self) -> bool:
+        """Whether the statistics of now are finite."""
+        return are_finite([buffer for buffer in self.live if buffer.is_floating_point()])
 
 
 def are_finite(tensors: list[torch.Tensor]) -> bool:

@@ -23,7 +23,16 @@ from .hosts import DISTILLER_TYPES, ModelSource, read_model_config
 from .hosts.configs import teachers_of
 
 FILE = 'run.json'
-PACKAGES = ('kd_dense', 'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation')
+PACKAGES = (
+    'kd_dense',
+    'torch',
+    'torchvision',
+    'timm',
+    'mmengine',
+    'mmcv',
+    'mmdet',
+    'mmsegmentation',
+)
 # how a network is trained or initialised, not what it is
 _NOT_THE_NETWORK = ('train_cfg', '_scope_', 'init_cfg', 'pretrained')
 

@@ -91,12 +91,45 @@ def test_a_step_with_a_gradient_that_is_not_finite_is_left_out_whole():
     assert all(map(torch.equal, weights(model), before))  # neither momentum nor decay moved them
     assert model.step_guard.skipped.counts == {'student': 1}
     handle.remove()
+    assert same_states(model, other)  # the statistics of batch norms included
     for model_, wrapper_ in ((model, wrapper), (other, other_wrapper)):
-        for module in model_.modules():  # the statistics of the step that was left out apart
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.reset_running_stats()
         model_.train_step(raw(seed=2), wrapper_)
-    assert all(map(torch.equal, weights(model), weights(other)))
+    assert same_states(model, other)
+
+
+def same_states(model: torch.nn.Module, other: torch.nn.Module) -> bool:
+    """Whether two models of one config have equal weights and statistics."""
+    ours, theirs = model.state_dict(), other.state_dict()
+    assert any('running_var' in name for name in ours)
+    return all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_statistics_that_are_not_finite_are_put_back():
+    model, wrapper = started()
+    model.train_step(raw(seed=0), wrapper)
+    before = copy.deepcopy(model.state_dict())
+    spoilt = model.student.backbone.conv1.register_forward_hook(lambda m, i, out: out * torch.inf)
+    model.train_step(raw(seed=1), wrapper)
+    spoilt.remove()
+    after = model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_an_overflow_of_mixed_precision_puts_back_only_statistics_that_are_not_finite():
+    model, wrapper = started()
+    guard = StepGuard()
+    guard.keep_statistics(model)
+    wrapper.loss_scaler = Scaler([8, 4, 4, 2])
+    norm = model.student.backbone.bn1
+    kept = norm.running_mean.clone()
+    guard.check_scalers(wrapper)
+    norm.running_mean.add_(1.0)
+    guard.check_scalers(wrapper)  # an overflow, as is expected now and then
+    assert torch.equal(norm.running_mean, kept + 1)
+    norm.running_mean.fill_(float('nan'))
+    guard.check_scalers(wrapper)
+    guard.check_scalers(wrapper)
+    assert torch.equal(norm.running_mean, kept)
 
 
 def test_a_student_that_learns_nothing_any_more_ends_the_training():

@@ -13,8 +13,9 @@ model = dict(
     ),
     losses=dict(
         hint=dict(type='kd_dense.FeatureImitation', adapter='conv1x1', weight=0.5),
-        # mu=None: the focal loss, which has its own way with the background, stays whole
-        cls=dict(type='kd_dense.ClassWeightedSoftCrossEntropy', part='dense', mu=None, weight=0.5),
+        # mu=None: the focal loss, which has its own way with the background, stays whole; the soft one
+        # has no such way, and is a sum over all anchors / positives
+        cls=dict(type='kd_dense.ClassWeightedSoftCrossEntropy', part='dense', mu=None, weight=0.05),
         reg=dict(type='kd_dense.BoundedRegression', part='dense', margin=0, weight=0.5),
     ),
 )

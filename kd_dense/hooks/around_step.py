@@ -24,7 +24,9 @@ class AroundStepHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Watch the optimizer."""
-        distiller_of(runner, 'AroundStepHook').step_guard.watch(runner.optim_wrapper)
+        distiller = distiller_of(runner, 'AroundStepHook')
+        distiller.step_guard.watch(runner.optim_wrapper)
+        distiller.step_guard.keep_statistics(distiller)
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Tell the teachers of the step; count the overflows of mixed precision.

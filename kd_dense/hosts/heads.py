@@ -16,6 +16,8 @@ from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.task_modules.assigners import ATSSAssigner
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
+from mmdet.models.task_modules.samplers import PseudoSampler
+from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor, nn
 
 CLASSIFIERS = ('bbox_head', 'decode_head', 'panoptic_head', 'mask_head')
@@ -179,6 +181,35 @@ def box_targets_are_boxes(head: nn.Module) -> bool:
     return type(head).get_targets is ATSSHead.get_targets or bool(
         getattr(head, 'reg_decoded_bbox', False)
     )
+
+
+def divides_by_positives(head: nn.Module) -> bool:
+    """Whether a dense head divides its class loss by its positives, or by all that it sampled."""
+    return isinstance(getattr(head, 'sampler', None), PseudoSampler | None)
+
+
+def ignores_boxes(head: nn.Module) -> bool:
+    """Whether the assigner of a dense head leaves out anchors under boxes to be ignored."""
+    return getattr(getattr(head, 'assigner', None), 'ignore_iof_thr', -1) > 0
+
+
+def ignored_anchors(head: Any, anchors: Tensor, ignored: Tensor) -> Tensor:
+    """Which anchors the assigner of a dense head leaves out for lying under ignored boxes.
+
+    Args:
+        head: one that :func:`ignores_boxes`.
+        anchors: xyxy in pixels, (P, 4).
+        ignored: boxes, xyxy in pixels, (G, 4), one at least.
+
+    Returns:
+        bool, (P,).
+    """
+    assigner = head.assigner
+    if getattr(assigner, 'ignore_wrt_candidates', True):
+        overlaps = bbox_overlaps(anchors, ignored, mode='iof')
+    else:
+        overlaps = bbox_overlaps(ignored, anchors, mode='iof').T
+    return overlaps.amax(dim=1) > assigner.ignore_iof_thr
 
 
 # -- the two towers of a GFL head -----------------------------------------------------------------

@@ -15,7 +15,14 @@ from .adapters import adapter_options, align, build_adapters, paired_channels, r
 from .base import DistillationLoss, global_divisor
 from .checks import check_choice
 from .maps import OF_ANY_SIZE
-from .regions import REGIONS, check_region, region_demands, region_reads
+from .regions import (
+    REGIONS,
+    check_region,
+    labels_demands,
+    published_general_instances,
+    region_demands,
+    region_reads,
+)
 
 if TYPE_CHECKING:
     from ..teachers import Teacher
@@ -80,8 +87,12 @@ class FeatureImitation(DistillationLoss):
     NIPS 2017, section 3.4: ``adapter='conv1x1'``, an adaptation also where the channels agree,
     and ``weight=0.5``, its gamma.
 
-    Differs from [2]'s code in the divisor: that takes a mean on each level and adds the levels;
-    ``variant='reference'`` does the same. Padding never counts.
+    Differs from [2]'s code: that takes a mean on each level and adds the levels, imitates nothing
+    on levels on which no position is a positive of the student's own assignment, and has another
+    ``'general'`` (:func:`~kd_dense.losses.regions.published_general_instances`).
+    ``variant='reference'`` does all of that, the plain hint apart (``region='all'``, which [2] does
+    not have): there it is the mean on each level only. Padding never counts, and a position
+    on the left or upper edge of a box does.
 
     Args:
         region: one of :data:`~kd_dense.losses.regions.REGIONS`.
@@ -133,12 +144,24 @@ class FeatureImitation(DistillationLoss):
         reset_adapters(self.adapters)
 
     def demands(self, student: nn.Module) -> list[str]:
-        """What the region asks of the student."""
-        return region_demands(self.region, student)
+        """What the region asks of the student, and for the reference a known assignment."""
+        found = region_demands(self.region, student)
+        return found or (labels_demands(student) if self._only_with_positives else [])
 
-    def forward(self, student: View, teacher: View) -> Tensor:
+    @property
+    def _only_with_positives(self) -> bool:
+        """Whether levels without positives are left out."""
+        return self.variant == 'reference' and self.region != 'all'
+
+    def forward(self, student: Any, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""
-        masks = student.positions(REGIONS[self.region](student, teacher))
+        region = REGIONS[self.region]
+        if self.variant == 'reference' and self.region == 'general':
+            region = published_general_instances
+        masks = student.positions(region(student, teacher))
+        if self._only_with_positives:
+            positives = student.positions(student.positives & student.valid)
+            masks = [m & p.any() for m, p in zip(masks, positives, strict=True)]
         adapters = self.adapters or [nn.Identity()] * len(masks)
         totals, counts = [], []
         levels = zip(adapters, student.features, teacher.features, masks, strict=True)

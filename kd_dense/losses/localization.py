@@ -13,7 +13,7 @@ from ..views.info import BINS
 from .base import DistillationLoss, global_divisor
 from .checks import check_choice, check_temperature
 from .functional import softmax_kl
-from .regions import REGIONS, region_demands, vlr_overlaps
+from .regions import main_region, region_demands, vlr_overlaps
 
 
 def edge_kl(student: Tensor, teacher: Tensor, bins: int, temperature: float) -> Tensor:
@@ -50,8 +50,11 @@ class LocalizationDistillation(DistillationLoss):
 
     Differs from [2]: that takes the mean of the bins, divides the main region by 4 and not by the
     sum of the weights (so it grows with the images per rank), and weights the valuable region by
-    IoU and divides by 16. ``variant='reference'`` computes just that, and equals ``LDHead``'s
-    ``loss_ld`` on the same tensors.
+    IoU and divides by 16. The authors' region is another one too: what their code calls DIoU
+    divides the intersection by the anchor's area and not by the union, which at COCO's sizes
+    shares a fifth of the positions with the paper's. ``variant='reference'`` computes all of that;
+    its main region equals ``LDHead``'s ``loss_ld`` on the same tensors. Padding, which the
+    authors' valuable region takes in up to a multiple of 32 pixels, never counts.
 
     Args:
         region: ``'main'`` or ``'vlr'``.
@@ -92,15 +95,16 @@ class LocalizationDistillation(DistillationLoss):
 
     def forward(self, student: OneStageView, teacher: OneStageView) -> Tensor:
         """The raw loss of one batch, a scalar."""
-        mask = REGIONS[self.region](student, teacher)
+        reference = self.variant == 'reference'
+        overlaps = vlr_overlaps(student, self.variant) if self.region == 'vlr' else None
+        mask = main_region(student, teacher) if overlaps is None else overlaps >= 0
         s, t = student.flat_box_logits[mask], teacher.flat_box_logits[mask]
         bins = s.shape[-1] // 4
         kl = edge_kl(s, t, bins, self.temperature)
-        reference = self.variant == 'reference'
-        if self.region == 'main':
+        if overlaps is None:
             weights = student.flat_cls_logits[mask].detach().sigmoid().amax(dim=-1)
         elif reference:
-            weights = vlr_overlaps(student)[mask]
+            weights = overlaps[mask]
         else:
             weights = torch.ones_like(kl[:, 0])
         total = (kl.sum(dim=-1) * weights).sum()

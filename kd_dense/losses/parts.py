@@ -21,6 +21,7 @@ class Part(NamedTuple):
         own_cls_loss: name of its own class loss.
         cls_logits: of a view, background last where there is one, (..., K) or (..., K + 1).
         sampled: which predictions the student's own class loss counted; bool, (...).
+        divisor: what that loss is divided by on this rank, a scalar.
     """
 
     two_stage: bool
@@ -29,12 +30,18 @@ class Part(NamedTuple):
     own_cls_loss: str
     cls_logits: Callable[[Any], Tensor]
     sampled: Callable[[Any], Tensor]
+    divisor: Callable[[Any], Tensor]
 
 
 DENSE_READS = ('cls_logits', 'assignment'), ('box_logits', 'assignment')
 PARTS = {
     'rpn': Part(
-        True, *DENSE_READS, 'loss_rpn_cls', lambda v: v.flat_cls_logits, lambda v: v.sampled
+        True,
+        *DENSE_READS,
+        'loss_rpn_cls',
+        lambda v: v.flat_cls_logits,
+        lambda v: v.sampled,
+        lambda v: v.own_divisor,
     ),
     'roi': Part(
         True,
@@ -43,9 +50,15 @@ PARTS = {
         'loss_cls',
         lambda v: v.roi_cls_logits,
         lambda v: v.roi_sampled,
+        lambda v: v.roi_sampled.sum(),
     ),
     'dense': Part(
-        False, *DENSE_READS, 'loss_cls', lambda v: v.flat_cls_logits, lambda v: v.sampled
+        False,
+        *DENSE_READS,
+        'loss_cls',
+        lambda v: v.flat_cls_logits,
+        lambda v: v.sampled,
+        lambda v: v.own_divisor,
     ),
 }
 

@@ -27,8 +27,8 @@ GENERAL_NMS_IOU = 0.3
 
 
 def all_positions(student: View, teacher: View) -> Tensor:
-    """Everything but padding."""
-    return student.valid
+    """Everything but padding, and what lies under ignored boxes."""
+    return student.eligible
 
 
 def main_region(student: DenseView, teacher: DenseView) -> Tensor:
@@ -40,7 +40,7 @@ def inside_boxes(student: DenseView, teacher: DenseView) -> Tensor:
     """Positions whose centre lies inside an object's box, on every level."""
     centres = position_centres(student)
     masks = [_contains(centres, boxes).any(dim=1) for boxes in student.boxes]
-    return torch.stack(masks).repeat_interleave(student.num_anchors, dim=1) & student.valid
+    return torch.stack(masks).repeat_interleave(student.num_anchors, dim=1) & student.eligible
 
 
 def fine_grained_region(student: DenseView, teacher: DenseView) -> Tensor:
@@ -65,8 +65,13 @@ def valuable_localization_region(student: DenseView, teacher: DenseView) -> Tens
     return vlr_overlaps(student) >= 0
 
 
-def vlr_overlaps(student: DenseView) -> Tensor:
+def vlr_overlaps(student: DenseView, variant: str = 'paper') -> Tensor:
     """Best IoU of each prediction with the objects in whose valuable region it lies, -1 outside.
+
+    Args:
+        student: the student's view.
+        variant: ``'reference'`` for the region of the authors' code, whose ``bbox_overlaps`` in
+            mode ``'diou'`` divides the intersection by the anchor's area and not by the union.
 
     Returns:
         (N, P).
@@ -76,7 +81,8 @@ def vlr_overlaps(student: DenseView) -> Tensor:
     def best(anchors: Tensor, boxes: Tensor, per_level: list[int]) -> Tensor:
         overlaps = bbox_overlaps(anchors, boxes)
         threshold = atss_threshold(anchors, overlaps, boxes, per_level, topk)
-        diou = distance_iou(anchors, boxes, overlaps)
+        shares = overlaps if variant == 'paper' else bbox_overlaps(anchors, boxes, mode='iof')
+        diou = distance_iou(anchors, boxes, shares)
         chosen = (diou >= GAMMA_VLR * threshold) & (diou < threshold)
         return torch.where(chosen, overlaps, -1.0).amax(dim=1)
 
@@ -94,11 +100,8 @@ def general_instances(student: OneStageView, teacher: OneStageView) -> Tensor:
     it: that crops the boxes by RoIAlign, here their positions are compared in place.
     """
     centres = position_centres(student).repeat_interleave(student.num_anchors, dim=0)
-    s, t = student.flat_cls_logits.detach().sigmoid(), teacher.flat_cls_logits.sigmoid()
-    disagreement, which = (t - s).abs().max(dim=-1)
-    surer = (t > s).gather(-1, which[..., None])
-    boxes = torch.where(surer, teacher.decoded_boxes, student.decoded_boxes.detach())
-    valid = student.valid
+    disagreement, boxes = _disagreement(student, teacher)
+    valid = student.eligible
     masks = []
     for image in range(len(boxes)):
         score = disagreement[image].masked_fill(~valid[image], -1.0)
@@ -106,6 +109,34 @@ def general_instances(student: OneStageView, teacher: OneStageView) -> Tensor:
         kept = kept[valid[image, kept]]
         masks.append(_contains(centres, boxes[image][kept]).any(dim=1))
     return torch.stack(masks) & valid
+
+
+def published_general_instances(student: OneStageView, teacher: OneStageView) -> Tensor:
+    """General instances as the code of "Localization Distillation" finds them.
+
+    The ten positions of each *level* of the *whole batch* whose boxes are most disagreed on, after
+    one NMS at 0.3 over all images; the positions themselves, not what lies inside their boxes.
+    Differs from that code: the padding is left out.
+    """
+    scores, boxes = _disagreement(student, teacher)
+    scores = scores.masked_fill(~student.eligible, -1.0)
+    mask = torch.zeros_like(student.eligible)
+    for level in range(len(student.level_sizes)):
+        here = student.level_index == level
+        kept = nms(boxes[:, here].flatten(0, 1), scores[:, here].flatten(), GENERAL_NMS_IOU)
+        chosen = torch.zeros_like(mask[:, here]).flatten()
+        chosen[kept[:GENERAL_INSTANCES]] = True
+        mask[:, here] = chosen.view(len(mask), -1)
+    return mask & student.eligible
+
+
+def _disagreement(student: OneStageView, teacher: OneStageView) -> tuple[Tensor, Tensor]:
+    """Largest difference of class scores, (N, P), and the box of the surer model, (N, P, 4)."""
+    s, t = student.flat_cls_logits.detach().sigmoid(), teacher.flat_cls_logits.sigmoid()
+    disagreement, which = (t - s).abs().max(dim=-1)
+    surer = (t > s).gather(-1, which[..., None])
+    boxes = torch.where(surer, teacher.decoded_boxes, student.decoded_boxes.detach())
+    return disagreement, boxes
 
 
 REGIONS: dict[str, Callable[[Any, Any], Tensor]] = {
@@ -136,8 +167,8 @@ def region_demands(name: str, student: nn.Module) -> list[str]:
         return [] if name == 'all' else [f'region {name!r} needs a detector, found {view.family}']
     head, able = view.head_of(student), host_info(student).abilities
     found = f'found {type(head).__name__}'
-    if name == 'main' and LABELS not in able:
-        return [f"region 'main' needs a head that assigns labels as mmdet's GFLHead does, {found}"]
+    if name == 'main':
+        return labels_demands(student)
     if name in ('vlr', 'fine_grained') and ANCHORS not in able:
         return [f'region {name!r} needs the anchors of a GFLHead or ATSSHead, {found}']
     if name == 'vlr' and ATSS not in able:
@@ -146,6 +177,16 @@ def region_demands(name: str, student: nn.Module) -> list[str]:
     if name == 'general' and BINS not in able:
         return [f"region 'general' needs a GFLHead, {found}"]
     return []
+
+
+def labels_demands(student: nn.Module) -> list[str]:
+    """What the positives of the student's own assignment ask of it, as sentences."""
+    if LABELS in host_info(student).abilities:
+        return []
+    head = type(view_class(student).head_of(student)).__name__
+    return [
+        f"positives are known of heads that assign labels as mmdet's GFLHead does, found {head}"
+    ]
 
 
 def atss_threshold(
@@ -226,7 +267,8 @@ def _by_image(
     others, of the padding, and of images without objects.
     """
     anchors = student.assignment.anchors
-    seen = (anchors != 0).any(dim=-1)  # the assigner leaves the others at 0
+    # the assigner leaves at 0 what it was not shown, and takes no candidates under ignored boxes
+    seen = (anchors != 0).any(dim=-1) & ~student.ignored
     chosen = elsewhere.to(anchors.device).repeat(seen.shape)
     counts = [h * w * student.num_anchors for h, w in student.level_sizes]
     for image, boxes in enumerate(student.boxes):
@@ -234,7 +276,7 @@ def _by_image(
             per_level = [int(level.sum()) for level in seen[image].split(counts)]
             found = choose(anchors[image, seen[image]], boxes, per_level)
             chosen[image, seen[image]] = found
-    return torch.where(student.valid, chosen, elsewhere.to(anchors.device))
+    return torch.where(student.eligible, chosen, elsewhere.to(anchors.device))
 
 
 def _contains(points: Tensor, boxes: Tensor) -> Tensor:

@@ -78,8 +78,10 @@ class ClassWeightedSoftCrossEntropy(DistillationLoss):
     r"""Class-weighted soft cross entropy of one head, mixed with the head's own class loss.
 
     :math:`L_{cls} = \mu L_{hard} + (1 - \mu) L_{soft}` with :math:`L_{soft} = -\sum_c w_c P_t(c)
-    \log P_s(c)`, a mean over the boxes that the student's own class loss sampled. A larger weight
-    of the background makes up for its mistakes being the ones that matter most [1, section 3.2].
+    \log P_s(c)`, summed over the boxes that the student's own class loss counted and divided as
+    that is: by the sampled boxes in two-stage detectors, which makes it a mean, and by the
+    positives in one-stage heads that do not sample. A larger weight of the background makes up
+    for its mistakes being the ones that matter most [1, section 3.2].
 
     The student's own class loss :math:`L_{hard}` runs untouched and is logged as ever; this loss is
     :math:`(1 - \mu)(L_{soft} - L_{hard})` with the very value that the student computed, so that
@@ -160,7 +162,7 @@ class ClassWeightedSoftCrossEntropy(DistillationLoss):
         else:
             weights = torch.cat([weights, weights.new_tensor([self.background_weight])])
             soft = weighted_soft_cross_entropy(s, t, weights, self.temperature)
-        loss = soft.sum() / global_divisor(chosen.sum())
+        loss = soft.sum() / global_divisor(part.divisor(student))
         if self.mu is None:
             return loss
         return (1 - self.mu) * (loss - student.own_loss(part.own_cls_loss).float())

@@ -108,9 +108,10 @@ def _reconcilable(student: Host, teacher: Host) -> tuple[Preprocessing, Preproce
         found.append(preprocessing)
     ours, theirs = found
     if ours.pad_divisor % theirs.pad_divisor:
+        option = 'size_divisor' if hasattr(student, 'size_divisor') else 'pad_size_divisor'
         raise SetupError(
             f'The teacher needs images padded to a multiple of {theirs.pad_divisor} pixels, '
             f'the student pads to {ours.pad_divisor}. Set '
-            f'`model.student.data_preprocessor.pad_size_divisor={theirs.pad_divisor}`.'
+            f'`model.student.data_preprocessor.{option}={theirs.pad_divisor}`.'
         )
     return ours, theirs

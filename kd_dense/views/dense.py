@@ -18,7 +18,10 @@ from ..hosts.heads import (
     Assignment,
     assigns_by_atss,
     box_targets_are_boxes,
+    divides_by_positives,
     flatten_levels,
+    ignored_anchors,
+    ignores_boxes,
     knows_anchors,
     knows_labels,
     predicts_bins,
@@ -137,6 +140,31 @@ class DenseView(View):
         """Which predictions the model's own class loss counted, without padding; bool, (N, P)."""
         weights = self.assignment.label_weights
         return self.valid if weights is None else self.valid & (weights > 0)
+
+    @property
+    def own_divisor(self) -> Tensor:
+        """What the model's own class loss is divided by, before ranks share it; a scalar."""
+        counted = self.positives & self.valid if divides_by_positives(self.head) else self.sampled
+        return counted.sum()
+
+    @cached_property
+    def ignored(self) -> Tensor:
+        """Which predictions lie under ignored boxes, as the model's own assigner judges it.
+
+        None by mmdet's default of ``ignore_iof_thr=-1``. Bool, (N, P).
+        """
+        ignored = torch.zeros_like(self.valid)
+        for image, sample in enumerate(self.batch.samples):
+            instances = getattr(sample, 'ignored_instances', None)
+            if instances is not None and len(instances) and ignores_boxes(self.head):
+                boxes = get_box_tensor(instances.bboxes)
+                ignored[image] = ignored_anchors(self.head, self.anchors, boxes)
+        return ignored
+
+    @property
+    def eligible(self) -> Tensor:
+        """Which predictions a region may hold: neither padding nor ignored; bool, (N, P)."""
+        return self.valid & ~self.ignored
 
     @classmethod
     def _dense_info(cls, head: Host) -> dict[str, Any]:

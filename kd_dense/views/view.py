@@ -161,6 +161,11 @@ class View:
         masks = [mask.flatten(1) for mask in self.level_masks()]
         return torch.cat([m.repeat_interleave(self.num_anchors, dim=1) for m in masks], dim=1)
 
+    @property
+    def eligible(self) -> Tensor:
+        """Which predictions a region may hold; bool, (N, P)."""
+        return self.valid
+
     @cached_property
     def own_losses(self) -> dict[str, Tensor | list[Tensor]]:
         """What the model's own loss returned."""

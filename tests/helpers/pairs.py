@@ -99,7 +99,7 @@ def build(config: dict, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def raw(sizes: tuple = SIZES, boxes: tuple = BOXES, seed: int = 0) -> dict:
+def raw(sizes: tuple = SIZES, boxes: tuple = BOXES, seed: int = 0, ignored: tuple = ()) -> dict:
     """A batch as a dataloader gives it, with images of sizes (h, w) and xyxy boxes in pixels."""
     generator = torch.Generator().manual_seed(seed)
     inputs, samples = [], []
@@ -111,12 +111,21 @@ def raw(sizes: tuple = SIZES, boxes: tuple = BOXES, seed: int = 0) -> dict:
         )
         meta = dict(img_shape=(h, w), ori_shape=(h, w), scale_factor=(1.0, 1.0))
         samples.append(DetDataSample(metainfo=meta, gt_instances=instances))
+    for sample, boxes_to_ignore in zip(samples, ignored, strict=False):
+        crowd = torch.tensor(boxes_to_ignore).reshape(-1, 4)
+        sample.ignored_instances = InstanceData(bboxes=HorizontalBoxes(crowd))
     return dict(inputs=inputs, data_samples=samples)
 
 
-def batch_for(model: nn.Module, sizes: tuple = SIZES, boxes: tuple = BOXES, seed: int = 0) -> Batch:
+def batch_for(
+    model: nn.Module,
+    sizes: tuple = SIZES,
+    boxes: tuple = BOXES,
+    seed: int = 0,
+    ignored: tuple = (),
+) -> Batch:
     """A batch preprocessed the model's way."""
-    data = model.data_preprocessor(raw(sizes, boxes, seed), True)
+    data = model.data_preprocessor(raw(sizes, boxes, seed, ignored), True)
     return Batch(data['inputs'], data['data_samples'])
 
 
@@ -129,11 +138,11 @@ def noted(model: nn.Module, batch: Batch) -> OneStageView:
 
 
 def pair(
-    config: dict | None = None, sizes: tuple = SIZES, boxes: tuple = BOXES
+    config: dict | None = None, sizes: tuple = SIZES, boxes: tuple = BOXES, ignored: tuple = ()
 ) -> tuple[OneStageView, OneStageView]:
     """Views of a student, whose loss has run, and of a teacher of the same config."""
     student, teacher = build(config or gfl(), seed=0), build(config or gfl(), seed=1)
-    batch = batch_for(student, sizes, boxes)
+    batch = batch_for(student, sizes, boxes, ignored=ignored)
     return noted(student, batch), OneStageView(teacher, batch, torch.no_grad)
 
 

@@ -190,7 +190,7 @@ def test_a_critic_that_is_not_finite_is_left_as_it_is_and_reported(told):
     model.train_step(raw_batch(), wrapper)
     assert {name.split('.')[0] for name in moved(before, model)} == {'student', 'losses'}
     assert not any('holistic' in name for name in moved(before, model))  # the student goes on
-    assert wrapper.step_guard.skipped.counts == {'discriminator': 1}
+    assert model.step_guard.skipped.counts == {'discriminator': 1}
     assert 'A step of the discriminator was left out' in told[-1] and '(1 by now)' in told[-1]
 
 
@@ -205,7 +205,7 @@ def test_a_student_whose_own_loss_is_not_finite_is_left_as_it_is(told):
     assert all(p.isfinite().all() for p in model.parameters())
     assert moved(critic, model.losses.holistic)
     assert 'A step of the student was left out' in told[-1]
-    assert wrapper.step_guard.skipped.counts['student'] == 1
+    assert model.step_guard.skipped.counts['student'] == 1
 
 
 def test_a_distillation_loss_that_is_not_finite_is_left_out_and_reported(told):
@@ -355,7 +355,7 @@ def _overflow_on_one_rank(rank: int, file: str, out: str) -> None:
         parallel.train_step(raw_batch(seed=2 * step + rank), wrapper)
         steps.append({name.split('.')[0] for name in moved(before, model)})
         handle.remove()
-    counts = dict(wrapper.step_guard.skipped.counts)
+    counts = dict(model.step_guard.skipped.counts)
     torch.save(dict(weights=weights(model), steps=steps, counts=counts), f'{out}{rank}')
     torch.distributed.destroy_process_group()
 

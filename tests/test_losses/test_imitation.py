@@ -3,12 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmdet.structures.bbox import bbox_overlaps
 from torch import nn
 
 from kd_dense import MODELS, FeatureImitation
 from kd_dense.errors import SetupError
 from kd_dense.losses import masked_squared_error
-from kd_dense.losses.regions import REGIONS
+from kd_dense.losses.regions import REGIONS, published_general_instances
 from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import OneStageView
 from tests.helpers.models import gfl
@@ -111,8 +112,9 @@ def slow_loss(student, teacher, region: str, variant: str, adapters=None) -> flo
         counts.append(int(mask.sum()))
     channels = teacher.features[0].shape[1]
     if variant == 'reference':
-        pairs = zip(totals, counts, strict=True)
-        return sum(float(t) / max(n, 1) for t, n in pairs) / channels
+        with_positives = [p.any() or region == 'all' for p in student.positions(student.positives)]
+        levels = zip(totals, counts, with_positives, strict=True)
+        return sum(float(t) / max(n, 1) for t, n, some in levels if some) / channels
     return float(sum(totals)) / channels / max(sum(counts), 1)
 
 
@@ -123,6 +125,47 @@ def test_the_loss_equals_a_slow_loop(region, variant):
     value = FeatureImitation(region, adapter='none', variant=variant)(student, teacher).item()
     assert value > 0.1
     assert value == pytest.approx(slow_loss(student, teacher, region, variant), rel=1e-4)
+
+
+ONE_OBJECT_EACH = ((((10.0, 12.0, 22.0, 25.0),)), ((40.0, 44.0, 55.0, 58.0),))
+WITHOUT_PADDING = ((128, 160), (128, 160))
+
+
+@pytest.mark.parametrize('region', ['box', 'fine_grained', 'general'])
+def test_the_reference_imitates_nothing_on_levels_without_positives(region):
+    student, teacher = pair(sizes=WITHOUT_PADDING, boxes=ONE_OBJECT_EACH)
+    some = [bool(p.any()) for p in student.positions(student.positives)]
+    assert some == [True, False, False]  # both objects are small
+    before = FeatureImitation(region, adapter='none', variant='reference')(student, teacher)
+    assert before > 0.1
+    teacher.features = tuple(
+        f + (0.0 if found else 9.0) for f, found in zip(teacher.features, some, strict=True)
+    )
+    after = FeatureImitation(region, adapter='none', variant='reference')(student, teacher)
+    assert torch.equal(before, after)
+    if region == 'box':  # which reaches into all levels
+        assert FeatureImitation(region, adapter='none')(student, teacher) > 10
+
+
+def test_the_references_general_instances_are_ten_positions_of_each_level_of_the_batch():
+    student, teacher = pair(sizes=WITHOUT_PADDING)
+    mask = published_general_instances(student, teacher)
+    s, t = student.flat_cls_logits.sigmoid(), teacher.flat_cls_logits.sigmoid()
+    difference, which = (t - s).abs().max(-1)
+    for level in range(3):
+        here = (student.level_index == level).nonzero().flatten().tolist()
+        ranked = sorted(
+            ((n, p) for n in range(2) for p in here), key=lambda at: -difference[at].item()
+        )
+        kept, boxes = [], []
+        for at in ranked:
+            surer = teacher if (t - s)[at][which[at]] > 0 else student
+            box = surer.decoded_boxes[at].detach()[None]
+            if all(bbox_overlaps(box, other).item() <= 0.3 for other in boxes):
+                kept.append(at)
+                boxes.append(box)
+        chosen = {(n, p) for n, p in mask.nonzero().tolist() if p in set(here)}
+        assert chosen == set(kept[:10])
 
 
 @pytest.mark.parametrize('variant', ['paper', 'reference'])

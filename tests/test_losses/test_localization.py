@@ -32,7 +32,7 @@ def slow_loss(student, teacher, region: str, variant: str, temperature: float) -
     """The loss as METHODS and its docstring say it, edge by edge."""
     ours, theirs = student.flat_box_logits.tolist(), teacher.flat_box_logits.tolist()
     scores = student.flat_cls_logits.sigmoid().tolist()
-    overlaps = vlr_overlaps(student)
+    overlaps = vlr_overlaps(student, variant)
     mask = student.positives if region == 'main' else overlaps >= 0
     total = weight_sum = 0.0
     for i, p in mask.nonzero().tolist():

@@ -189,6 +189,22 @@ def test_the_valuable_region_equals_algorithm_1(views):
     assert regions.GAMMA_VLR == 0.25
 
 
+def test_the_references_valuable_region_divides_by_the_anchors_area(views):
+    def overlap(image, level, row, column):
+        own, held = anchor(level, row, column), [-1.0]
+        for box in OBJECTS[image]:
+            threshold = slow_atss(image, box)[1]
+            shared = iou(own, box) * (area(own) + area(box)) / (1 + iou(own, box))
+            published = shared / area(own) + diou(own, box) - iou(own, box)
+            if 0.25 * threshold <= published < threshold:
+                held.append(iou(own, box))
+        return max(held) if in_image(image, level, row, column) else -1
+
+    found = regions.vlr_overlaps(views[0], 'reference')
+    torch.testing.assert_close(found, slow_mask(overlap).float())
+    assert ((found >= 0) != (regions.vlr_overlaps(views[0]) >= 0)).sum() > 20
+
+
 def test_general_instances_are_the_boxes_most_disagreed_on(views):
     student, teacher = views
     generator = torch.Generator().manual_seed(3)
@@ -369,6 +385,56 @@ def test_points_of_fcos_lie_in_the_middle_of_each_position():
 
 
 # -- what regions ask for ----------------------------------------------------------------------
+
+
+def crowd(config: dict, threshold: float) -> tuple[OneStageView, OneStageView]:
+    """A pair whose first image has an ignored box, and an assigner that heeds it or does not."""
+    config['train_cfg']['assigner']['ignore_iof_thr'] = threshold
+    return pairs.pair(config, SIZES, OBJECTS, ignored=(((60.0, 20.0, 158.0, 126.0),), ()))
+
+
+@pytest.mark.parametrize('config', [gfl, atss])
+def test_what_lies_under_ignored_boxes_is_in_no_region(config):
+    student, teacher = crowd(config(), 0.5)
+    kept = student.assignment.label_weights > 0
+    names = [name for name in REGIONS if not region_demands(name, student.model)]
+    assert {'all', 'box', 'main', 'vlr', 'fine_grained'} <= set(names)
+    assert (student.valid & ~kept).sum() > 50
+    for name in names:
+        chosen = REGIONS[name](student, teacher)
+        assert chosen.any() and not (chosen & ~kept).any(), name
+        assert (REGIONS[name](*crowd(config(), -1)) & ~kept).any() or name == 'main', name
+
+
+def test_atss_thresholds_heed_ignored_boxes_as_the_assigner_does(monkeypatch):
+    student, _ = crowd(gfl(), 0.5)
+    thresholds = []
+    real = regions.atss_threshold
+    monkeypatch.setattr(
+        regions, 'atss_threshold', lambda *args: thresholds.append(real(*args)) or thresholds[-1]
+    )
+    regions.vlr_overlaps(student)
+    assert not torch.equal(thresholds[0], slow_thresholds(0))  # those without ignored boxes
+    anchors, targets = student.assignment.anchors, student.assignment.box_targets
+    for image, boxes in enumerate(student.boxes):
+        for box, threshold in zip(boxes, thresholds[image], strict=True):
+            own = student.positives[image] & (targets[image] == box).all(dim=-1)
+            assert (bbox_overlaps(anchors[image, own], box[None]) >= threshold - 1e-6).all()
+
+
+def slow_thresholds(image: int) -> torch.Tensor:
+    return torch.tensor([slow_atss(image, box)[1] for box in OBJECTS[image]])
+
+
+def test_retinanets_assigner_ignores_wherever_it_is_told():
+    config = retina()
+    config['train_cfg']['assigner'].update(ignore_iof_thr=0.5, ignore_wrt_candidates=False)
+    student, _ = crowd(config, 0.9)
+    anchors, box = student.anchors, torch.tensor((60.0, 20.0, 158.0, 126.0))
+    low, high = torch.maximum(anchors[:, :2], box[:2]), torch.minimum(anchors[:, 2:], box[2:])
+    share = (high - low).clamp(min=0).prod(dim=1) / (98.0 * 106.0)
+    assert torch.equal(student.ignored[0], share > 0.9) and not student.ignored[1].any()
+    assert 0 < student.ignored[0].sum() < len(anchors)
 
 
 def test_an_unknown_region_is_refused_with_the_choices():

@@ -163,12 +163,18 @@ def parts_of(student, teacher, part: str) -> tuple:
     return student.flat_cls_logits[chosen], teacher.flat_cls_logits[chosen], own
 
 
-def expected(s, t, weights, temperature=1.0, background=1.5) -> float:
+def expected(s, t, weights, temperature=1.0, background=1.5, count=None) -> float:
+    """The slow loss of the rows, divided by their number, or by another one."""
     if s.shape[-1] == len(weights):
         rows = slow_binary(s.detach(), t, weights, background, temperature)
     else:
         rows = slow(s.detach(), t, (*weights, background), temperature)
-    return sum(rows) / len(rows)
+    return sum(rows) / (len(rows) if count is None else count)
+
+
+def divisor(student, part: str) -> int | None:
+    """Positives where the head does not sample."""
+    return int(student.positives.sum()) if part == 'dense' else None
 
 
 CASES = {
@@ -186,14 +192,15 @@ def test_the_loss_equals_a_slow_loop(part):
     assert len(s) > 40 and not torch.allclose(s, t)
     loss = ClassWeightedSoftCrossEntropy(part, mu=None, temperature=2.0, background_weight=1.3)
     value = loss(student, teacher).item()
-    assert value == pytest.approx(expected(s, t, (1.0,) * classes, 2.0, 1.3), rel=1e-4)
+    slowly = expected(s, t, (1.0,) * classes, 2.0, 1.3, divisor(student, part))
+    assert value == pytest.approx(slowly, rel=1e-4)
 
 
 @pytest.mark.parametrize('part', CASES)
 def test_the_students_own_loss_and_ours_add_up_to_the_mixture(part):
     student, teacher = CASES[part][0]()
     s, t, hard = parts_of(student, teacher, part)
-    soft = expected(s, t, (1.0,) * CASES[part][1])
+    soft = expected(s, t, (1.0,) * CASES[part][1], count=divisor(student, part))
     value = ClassWeightedSoftCrossEntropy(part, mu=0.3)(student, teacher)
     both = (hard + value).item()
     assert both == pytest.approx(0.3 * hard.item() + 0.7 * soft, rel=1e-4)
@@ -228,12 +235,13 @@ def test_a_mu_of_one_changes_nothing():
 
 
 @pytest.mark.parametrize('host', ['gfl', 'atss', 'fcos'])
-def test_other_one_stage_heads_count_what_is_not_padding(host):
+def test_other_one_stage_heads_count_what_is_not_padding_and_divide_by_positives(host):
     student, teacher = pairs.pair(pairs.HOSTS[host]())
     value = ClassWeightedSoftCrossEntropy('dense', mu=None)(student, teacher).item()
     chosen = student.sampled
     s, t = student.flat_cls_logits[chosen], teacher.flat_cls_logits[chosen]
-    assert value == pytest.approx(expected(s, t, (1.0,) * NUM_CLASSES), rel=1e-3)
+    slowly = expected(s, t, (1.0,) * NUM_CLASSES, count=divisor(student, 'dense'))
+    assert value == pytest.approx(slowly, rel=1e-3)
     mixed = ClassWeightedSoftCrossEntropy('dense')(student, teacher)
     hard = student.own_losses['loss_cls']
     hard = sum(hard) if isinstance(hard, list) else hard
@@ -246,6 +254,23 @@ def test_a_softmax_one_stage_head_has_its_background_last():
     )
     s, t, _ = parts_of(student, teacher, 'dense')
     assert s.shape[-1] == NUM_CLASSES + 1
+    value = ClassWeightedSoftCrossEntropy('dense', mu=None)(student, teacher).item()
+    slowly = expected(s, t, (1.0,) * NUM_CLASSES, count=divisor(student, 'dense'))
+    assert value == pytest.approx(slowly, rel=1e-4)
+
+
+def test_a_one_stage_head_that_samples_divides_by_what_it_sampled():
+    config = pairs.retina()
+    config['train_cfg']['sampler'] = dict(
+        type='RandomSampler',
+        num=64,
+        pos_fraction=0.5,
+        neg_pos_ub=-1,
+        add_gt_as_proposals=False,
+    )
+    student, teacher = pairs.pair(config)
+    s, t, _ = parts_of(student, teacher, 'dense')
+    assert len(s) <= 128  # 64 of each of two images
     value = ClassWeightedSoftCrossEntropy('dense', mu=None)(student, teacher).item()
     assert value == pytest.approx(expected(s, t, (1.0,) * NUM_CLASSES), rel=1e-4)
 

@@ -116,6 +116,9 @@ def test_a_teacher_that_needs_more_padding_is_refused():
         Renormalize(preprocessor(pad_size_divisor=1), preprocessor())
     with pytest.raises(SetupError, match='multiple of 64 pixels, the student pads to 32'):
         Renormalize(preprocessor(), preprocessor(pad_size_divisor=64))
+    segmentor = pytest.importorskip('mmseg.models').SegDataPreProcessor(size=(64, 64))
+    with pytest.raises(SetupError, match=r'`model\.student\.data_preprocessor\.size_divisor=32`'):
+        Renormalize(segmentor, preprocessor())
 
 
 @pytest.mark.parametrize(

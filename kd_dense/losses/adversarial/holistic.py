@@ -59,6 +59,10 @@ class Holistic(DistillationLoss):
     learning rates 4e-4 for D and 1e-2 for the student in its code. See
     :mod:`kd_dense.losses.adversarial.critic`.
 
+    Differs from [1]'s code: that shows D the raw logits, through a batch norm that is trained, and
+    not softmax scores; multiplies D's own loss, penalty included, by 0.1; and trains D by SGD with
+    momentum 0.9 and weight decay 5e-4, the recipe here by Adam.
+
     Args:
         weight: lambda_2; see :class:`DistillationLoss`.
         penalty: of the gradient.

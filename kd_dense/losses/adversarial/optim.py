@@ -19,7 +19,6 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import Tensor, nn
 
 from ...errors import SetupError
-from ...nonfinite import StepGuard
 from ...registry import OPTIM_WRAPPER_CONSTRUCTORS
 from ..base import DistillationLoss
 from .holistic import OPTIMIZERS
@@ -56,8 +55,6 @@ class AdversarialOptimWrapper(OptimWrapperDict):
         super().__init__(**{STUDENT: student, DISCRIMINATOR: discriminator})
         self.losses = dict(losses)
         self.shown = shown
-        self.step_guard = StepGuard()
-        self.step_guard.watch(self)
         for loss in self.losses.values():
             loss.has_optimizer = True
 
@@ -179,9 +176,11 @@ class AdversarialOptimWrapperConstructor:
         theirs = nn.ModuleDict({name: loss.own_module() for name, loss in own.items()})
         for parameter in theirs.parameters():
             dist.broadcast(parameter.data)
-        return AdversarialOptimWrapper(
+        wrapper = AdversarialOptimWrapper(
             own,
             distiller.shown,
             build_optim_wrapper(ours, self.config[STUDENT]),
             build_optim_wrapper(theirs, self.config[DISCRIMINATOR]),
         )
+        distiller.step_guard.watch(wrapper)
+        return wrapper
