@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import WARNING
@@ -10,7 +11,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from mmengine.config import Config
-from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -24,6 +24,11 @@ from .hosts.configs import check_data, is_distiller, with_readable_floats
 from .hosts.loading import is_whole
 from .launch import scale_learning_rate, use_mixed_precision
 from .record import recorded
+
+# what launchers call the rank; torch knows it later
+RANKS = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+# seconds to wait for a work directory: data workers of a killed training live on for a while
+PATIENCE = 12
 
 
 def training_options(parser: argparse.ArgumentParser) -> None:
@@ -78,20 +83,21 @@ def look_at_data(config: Config, *parts: str) -> list[str]:
 
 
 @contextmanager
-def locked(folder: str) -> Iterator[None]:
+def locked(folder: str, launcher: str) -> Iterator[None]:
     """Keep a work directory to one training; a process that dies gives it back.
 
     Args:
         folder: the work directory; it is made.
+        launcher: that started this process; of several ranks the first one holds the lock.
 
     Raises:
         SetupError: another training writes there.
     """
-    if not is_main_process():
+    if int(os.environ.get(RANKS.get(launcher, ''), 0)):
         yield
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(Path(folder, '.lock'), timeout=0)
+    lock = FileLock(Path(folder, '.lock'), timeout=PATIENCE)
     try:
         lock.acquire()
     except Timeout:
@@ -131,7 +137,7 @@ def train(config: Config, args: argparse.Namespace, name: str) -> None:
         config.resume = config.load_from is not None
     check_loops(config, 'train', 'val')
     check_data(config, ('train_dataloader', 'val_dataloader'))
-    with locked(config.work_dir):
+    with locked(config.work_dir, config.get('launcher', 'none')):
         _train(config, args, name, said)
 
 

@@ -52,10 +52,9 @@ def student_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _plain_config(text: str) -> str | None:
     """The config of a distiller as one of its student alone, with no kd_dense but its backbone."""
-    config = config_from_text(text)
     try:
-        plain = plain_student(config)
-    except FileNotFoundError as error:
+        plain = plain_student(config_from_text(text))
+    except (FileNotFoundError, SetupError) as error:
         print_log(f'The student file holds weights without their config: {error}', 'current', 30)
         return None
     return with_readable_floats(plain).pretty_text

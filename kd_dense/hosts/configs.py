@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import math
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from ..errors import SetupError
 from ..registry import MODELS
 from .models import DISTILLER_TYPES, read_model_config
 
@@ -71,12 +72,56 @@ def _not_finite(part: Any, where: str) -> Iterator[tuple[str, _Readable]]:
 
 
 def config_from_text(text: str) -> Config:
-    """A config from its text, also where infinities in it are bare names."""
-    names = [name for name in ('inf', 'nan') if re.search(rf'\b{name}\b', text)]
-    config = Config.fromstring(''.join(f"{n} = float('{n}')\n" for n in names) + text, '.py')
-    for name in names:
-        config.pop(name)
-    return config
+    """A config from the text that MMEngine writes of one, whose values are read and not run.
+
+    Args:
+        text: names and values, as ``Config.pretty_text`` gives them.
+
+    Raises:
+        SetupError: it holds anything else.
+    """
+    values = {}
+    try:
+        for statement in ast.parse(text).body:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value) if name != '_base_':
+                    values[name] = _value(value)
+                case _:
+                    raise ValueError(f'line {statement.lineno} assigns nothing')
+    except (SyntaxError, ValueError) as error:
+        raise SetupError(
+            f'The text of a config in a checkpoint holds more than names and values ({error}): it '
+            'is not run.'
+        ) from None
+    return Config(values)
+
+
+def _value(node: ast.expr) -> Any:
+    """The value that a part of a config's text says.
+
+    Raises:
+        ValueError: it would have to be run.
+    """
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id='inf' | 'nan' as name):  # as MMEngine writes them
+            return float(name)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_value(operand)
+        case ast.List(elts=parts):
+            return [_value(part) for part in parts]
+        case ast.Tuple(elts=parts):
+            return tuple(_value(part) for part in parts)
+        case ast.Set(elts=parts):
+            return {_value(part) for part in parts}
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            return {_value(k): _value(v) for k, v in zip(keys, values, strict=True)}
+        case ast.Call(func=ast.Name(id='dict'), args=[], keywords=named):
+            return {each.arg: _value(each.value) for each in named}
+        case ast.Call(func=ast.Name(id='float'), args=[ast.Constant(value=str(text))], keywords=[]):
+            return float(text)
+    raise ValueError(f'line {node.lineno} calls or names something')
 
 
 def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:

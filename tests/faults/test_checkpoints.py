@@ -11,10 +11,11 @@ import torch
 
 from kd_dense.datasets import CLASSES
 from kd_dense.errors import SetupError
+from kd_dense.hooks import StudentCheckpointHook
 from kd_dense.hosts.loading import guarded_loading, load_from_url, sha256
 from tests.faults.world import Outcome, World, call, train
 
-SUMS = 'run/iter_2.pth.sha256'
+S, SUMS = 'run/iter_2_student.pth', 'run/iter_2.pth.sha256'
 
 
 def keep(name: str, number: int) -> Callable[[World], None]:
@@ -247,8 +248,6 @@ def test_a_start_that_is_not_finite(world, config):
 
 
 def test_a_student_of_nan_is_not_written_and_that_is_said(world):
-    from kd_dense.hooks import StudentCheckpointHook
-
     fill('run/iter_2.pth', NAN)(world)
     hook = StudentCheckpointHook()
     hook.written = True
@@ -350,6 +349,27 @@ def test_one_teacher_may_be_trusted_alone(world):
     world.options['model.teacher.trust'] = 'True'
     done = train(world)
     assert done.code == 0 and made.exists(), done.text
+
+
+CODE = [
+    "import os; os.system('touch it_ran')",
+    "x = __import__('os').system('touch it_ran')",
+    "x = dict(a=open('it_ran', 'w'))",
+    "x = ''.join([y for y in [open('it_ran', 'w')]] and [])",
+    "x = '{{$NO_SUCH_VARIABLE:' + open('it_ran', 'w') + '}}'",
+    "_base_ = ['evil.py']",
+    'x = (',
+]
+
+
+@pytest.mark.parametrize('text', CODE)
+def test_the_text_of_a_config_in_a_checkpoint_is_not_run(world, monkeypatch, text):
+    monkeypatch.chdir(world.folder)
+    (world / 'evil.py').write_text("open('it_ran', 'w')")
+    world.edit_checkpoint('run/iter_2.pth', lambda c: c['meta'].update(cfg=text))
+    StudentCheckpointHook().write(world / 'run/iter_2.pth')
+    assert not (world / 'it_ran').exists()
+    assert 'cfg' not in torch.load(world / S, weights_only=True)['meta']  # the weights are there
 
 
 # -- downloads ---------------------------------------------------------------------------------

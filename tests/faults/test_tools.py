@@ -228,7 +228,8 @@ def test_a_disk_that_does_not_take_a_checkpoint(world, monkeypatch, number, word
     assert json.loads((world / 'work/run.json').read_text())['starts'][-1]['ended'] == 'failed'
 
 
-def test_two_trainings_in_one_folder(world):
+def test_two_trainings_in_one_folder(world, monkeypatch):
+    monkeypatch.setattr('kd_dense.training.PATIENCE', 0)
     (world / 'work').mkdir()
     with FileLock(world / 'work/.lock'):
         done = train(world)
