@@ -7,9 +7,12 @@ import argparse
 
 from mmengine.runner import Runner
 
-from ..hosts.checkpoints import load_completely, model_state, read_checkpoint
+from ..config_check import check_loops
+from ..hosts.checkpoints import class_names, load_completely, model_state, read_checkpoint
 from ..hosts.configs import check_data, plain_student
 from ..launch import command_line, common_options, draw_predictions, read_config
+from ..pair import check_order
+from ..training import look_at_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,9 +29,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Evaluate."""
     args = parse_args()
-    with command_line():
+    with command_line(args):
         config = plain_student(read_config(args))
+        check_loops(config, 'test')
         check_data(config, ('test_dataloader',))
+        look_at_data(config, 'test_dataloader')
         if args.out:
             config.test_evaluator = [
                 config.test_evaluator,
@@ -41,6 +46,8 @@ def main() -> None:
         runner = Runner.from_cfg(config)
         model = getattr(runner.model, 'module', runner.model)
         load_completely(model, model_state(checkpoint), args.checkpoint, 'student')
+        names = class_names(checkpoint)
+        check_order(runner.test_dataloader.dataset.metainfo.get('classes'), names, args.checkpoint)
         runner.test()
 
 
