@@ -86,7 +86,8 @@ def examine_classes(
     section.summary = f'{len(data)}: {_brief(data)}' if data else 'names unknown'
     for name in built.teachers:
         theirs = class_names(read[name]) if name in read else None
-        if data is not None and theirs is None and _compares_classes(built, name):
+        silent = name in read and theirs is None
+        if data is not None and silent and _compares_classes(built, name):
             section.tell(
                 built.item('names', name),
                 problem=f'The checkpoint of the {name} tells no class names: that their order is '
@@ -135,12 +136,10 @@ def _reading_classes(built: Built, name: str) -> list[str]:
 
 
 def _compares_classes(built: Built, name: str) -> bool:
-    """Whether the order of a teacher's classes counts, of one that was trained."""
+    """Whether the order of a teacher's classes counts."""
     teacher = built.teachers[name]
-    known = built.student is not None and name in built.models and teacher.source
-    return bool(
-        known and teacher.same_classes and not teacher.untrained and _reading_classes(built, name)
-    )
+    student = built.student is not None and teacher.same_classes
+    return student and bool(_reading_classes(built, name))
 
 
 def _numbers(built: Built, data: Sequence[str] | None, section: Section) -> None:
