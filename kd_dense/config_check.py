@@ -65,25 +65,36 @@ def check_names(config: Config, name: str) -> None:
             )
 
 
-def check_options(config: Config, keys: Iterable[str]) -> None:
+def check_options(config: Config, keys: Iterable[str]) -> list[str]:
     """Check that the first parts of some --cfg-options are names of the config.
 
     Args:
         config: before they are brought in.
         keys: dotted.
 
+    Returns:
+        what to warn of: variables of the file, which went into other values when it was read.
+
     Raises:
         SetupError: nothing reads one.
     """
+    said = []
     for key in keys:
         first = key.split('.')[0]
-        if first in config or first in READ_BY_RUNNER | READ_BY_OTHERS:
+        if first in READ_BY_RUNNER | READ_BY_OTHERS:
+            continue
+        if first in config:
+            said.append(
+                f'--cfg-options {key}: `{first}` is a variable of the config; what it was used for '
+                'does not change with it. Name the keys that it went into.'
+            )
             continue
         near = misspelt(first) or next(iter(get_close_matches(first, list(config), n=1)), None)
         raise SetupError(
             f'--cfg-options {key}: the config has no `{first}`, and nothing would read it.'
             + (f' Did you mean `{near}`?' if near else f' It has {_some(config)}.')
         )
+    return said
 
 
 def misspelt(key: str) -> str | None:

@@ -281,15 +281,19 @@ def _innermost(error: BaseException) -> str:
 
 
 def _first_line(text: str, most: int = 160) -> str:
-    line = text.split(': ', 1)[-1].strip().splitlines()[0] if text.strip() else ''
-    return re.sub(r'\s+', ' ', line)[:most].rstrip(' .') or 'it is empty'
+    """The first line of a message, without the type of the error before it."""
+    lines = text.split(': ', 1)[-1].strip().splitlines() or ['it is empty']
+    return re.sub(r'\s+', ' ', lines[0])[:most].rstrip(' .')
 
 
 def _brief(error: BaseException) -> str:
-    """The first line of an error, or of a syntax error its words alone."""
+    """What an error says in a line; of one without words, the line of code that raised it."""
     if isinstance(error, SyntaxError):
         return error.msg
-    return _first_line(f': {error}')
+    if str(error).strip():
+        return _first_line(f': {error}')
+    frames = traceback.extract_tb(error.__traceback__)
+    return f'{type(error).__name__}' + (f' at `{frames[-1].line}`' if frames else '')
 
 
 def _unsafe(text: str) -> str:

@@ -150,7 +150,8 @@ def override(config: Config, options: Mapping[str, Any]) -> None:
     Raises:
         SetupError: no element of a list has such a type, or several have; or nothing reads a key.
     """
-    check_options(config, options)
+    for text in check_options(config, options):
+        print(f'warning: {text}', file=sys.stderr)
     config.merge_from_dict({_by_index(config, key): value for key, value in options.items()})
 
 

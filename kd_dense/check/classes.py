@@ -87,7 +87,8 @@ def examine_classes(
     for name, teacher in built.teachers.items():
         item = built.item('names', name)
         theirs = class_names(read[name]) if name in read else None
-        if data is not None and theirs is None and _order_counts(built, name):
+        silent = name in read and theirs is None
+        if data is not None and silent and _order_counts(built, name):
             section.tell(
                 item,
                 problem=f'The checkpoint of the {name} tells no class names: that their order is '
@@ -110,10 +111,8 @@ def examine_classes(
 
 
 def _order_counts(built: Built, name: str) -> bool:
-    """Whether the order of a teacher's classes counts, of one that was trained."""
-    teacher = built.teachers[name]
-    trained = name in built.models and teacher.source and not teacher.untrained
-    return bool(trained and teacher.same_classes and _reading_classes(built, name))
+    """Whether the order of a teacher's classes counts."""
+    return built.teachers[name].same_classes and bool(_reading_classes(built, name))
 
 
 def _reading_classes(built: Built, name: str) -> list[str]:

@@ -10,6 +10,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ..errors import SetupError
@@ -18,6 +19,8 @@ from ..hosts.loading import SUM, sum_file, write_sum
 from ..registry import HOOKS
 from .beside_checkpoints import BesideCheckpoints
 
+# options that tell optimizers apart; others are added by newer versions of torch
+TELLING = ('betas', 'momentum', 'alpha', 'rho', 'etas', 'lr_decay')
 ANEW = 'To start anew from its weights, leave out --resume and set `load_from`.'
 
 
@@ -69,7 +72,11 @@ class CheckpointGuardHook(BesideCheckpoints):
                 f'{source} holds no state of a training to resume (no {" and no ".join(missing)}): '
                 f'it is a file of weights alone. {ANEW}'
             )
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = runner.model
+        if is_model_wrapper(model):
+            if not isinstance(model, DistributedDataParallel):
+                return  # its weights are in parts, under names of its own
+            model = model.module
         found = compare_weights(model, {k.removeprefix('module.'): v for k, v in state.items()})
         if not found.complete:
             raise SetupError(
@@ -106,7 +113,7 @@ def _differs(optimizer: Optimizer, saved: Mapping[str, Any]) -> str:
             f'it held {sum(sizes)} parameters in {len(sizes)} groups, here are {sum(own)} in '
             f'{len(own)}'
         )
-    unknown = sorted(optimizer.defaults.keys() - groups[0].keys())
+    unknown = [key for key in TELLING if key in optimizer.defaults and key not in groups[0]]
     if unknown:
         return f'it was no {type(optimizer).__name__} (no {", ".join(unknown)} was saved)'
     return ''

@@ -99,7 +99,10 @@ def _examine(leaf: ConfigDict, part: str, ignored: set[int]) -> Iterator[Found]:
     segments = getattr(kind, 'get_label_map', None) is not None
     if loader not in (CocoDataset.load_data_list, XMLDataset.load_data_list) and not segments:
         return
-    dataset = DATASETS.build(leaf.to_dict() | dict(lazy_init=True, pipeline=[]))
+    try:
+        dataset = DATASETS.build(leaf.to_dict() | dict(lazy_init=True, pipeline=[]))
+    except TypeError:
+        return  # wrong arguments, of which the training tells, or none to be made without data
     trains = part == 'train_dataloader' and not dataset.test_mode
     if loader is CocoDataset.load_data_list:
         yield from _coco(dataset, part, trains)

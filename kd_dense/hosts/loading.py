@@ -27,6 +27,11 @@ from mmengine.runner import checkpoint as host
 
 from ..errors import SetupError
 
+try:
+    from numpy._core import multiarray
+except ImportError:  # numpy 1
+    from numpy.core import multiarray
+
 SUM = '.sha256'  # what is added to a checkpoint's name for the file of its sum
 FORCED = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'  # torch's own variable; what calls torch.load obeys it
 # by this ending publishers name a file: gfl_r50-0123abcd.pth
@@ -39,9 +44,7 @@ _trusted: ContextVar[bool] = ContextVar('trusted', default=False)
 
 def _allowed() -> list[Any]:
     """What checkpoints of MMEngine hold besides tensors, numbers, texts, lists and dicts."""
-    multiarray = getattr(np, '_core', None) or np.core
-    reconstruct = multiarray.multiarray._reconstruct
-    scalar = multiarray.multiarray.scalar
+    reconstruct, scalar = multiarray._reconstruct, multiarray.scalar
     numbers = (np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_)
     listed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, reconstruct, scalar]
     listed += [type(np.dtype(number)) for number in numbers]
@@ -73,10 +76,10 @@ def guarded_loading(trust: bool = False) -> Iterator[None]:
     Args:
         trust: read those that hold more too, which may run their code, and fetch from ``http://``.
     """
-    trust = trust or _trusted.get() or not CAN_ALLOW
+    trust = trust or _trusted.get()
     token = _trusted.set(trust)
     forced, schemes, load_url = os.environ.get(FORCED), CheckpointLoader._schemes, host.load_url
-    os.environ[FORCED] = '0' if trust else '1'
+    os.environ[FORCED] = '1' if CAN_ALLOW and not trust else '0'
     CheckpointLoader._schemes = schemes.copy()
     CheckpointLoader.register_scheme('', load_from_file, force=True)
     host.load_url = load_from_url
@@ -88,6 +91,10 @@ def guarded_loading(trust: bool = False) -> Iterator[None]:
         if forced is not None:
             os.environ[FORCED] = forced
         _trusted.reset(token)
+
+
+def _only_weights() -> bool:
+    return CAN_ALLOW and not _trusted.get()
 
 
 def load_from_file(filename: str | Path, map_location: Any = 'cpu') -> Any:
@@ -113,7 +120,7 @@ def load_from_file(filename: str | Path, map_location: Any = 'cpu') -> Any:
             'checkpoint, or copy or train it again.'
         )
     try:
-        return torch.load(path, map_location=map_location, weights_only=not _trusted.get())
+        return torch.load(path, map_location=map_location, weights_only=_only_weights())
     except (OSError, *CANNOT_READ) as error:  # of a damaged file torch raises an OSError, too
         raise SetupError(f'The checkpoint {path} cannot be read: {reason(error)}') from error
 
@@ -130,8 +137,9 @@ def load_mapped(path: Path, trust: bool = False) -> Any:
     """
     with guarded_loading(trust):
         try:
-            only = not _trusted.get()
-            return torch.load(str(path), map_location='cpu', mmap=True, weights_only=only)
+            return torch.load(
+                str(path), map_location='cpu', mmap=True, weights_only=_only_weights()
+            )
         except (OSError, *CANNOT_READ) as error:
             raise SetupError(f'The checkpoint {path} cannot be read: {reason(error)}') from error
 

@@ -205,3 +205,11 @@ def test_a_config_that_cannot_be_read(world, tool, text, words):
     assert done.code == 1, done.text
     assert re.search(words, done.text, re.DOTALL), done.text
     assert 'Traceback' not in done.text
+
+
+def test_a_variable_of_a_config_is_warned_of(world):
+    world.edit_config(lambda config: config.update(dict(max_steps=2)))
+    world.options['max_steps'] = '1'
+    done = train(world)
+    assert done.code == 0, done.text
+    assert 'warning: --cfg-options max_steps: `max_steps` is a variable of the config' in done.text

@@ -11,7 +11,7 @@ from tests.faults import test_tools as tools
 ROOT = Path(__file__).parents[2]
 TABLES = [
     *(config.ROWS, config.NAMES, config.TEXTS),
-    *(data.ERRORS, data.WARNINGS, data.VOC, data.LABELS),
+    *(data.ERRORS, data.WARNINGS, data.VOC, data.LABELS, data.MET),
     *(checkpoints.TEACHERS, checkpoints.BACK, checkpoints.REFUSED, checkpoints.READERS),
     checkpoints.CODE,
     *(tools.ARGUMENTS, tools.REPORTED, tools.OWN, tools.DISK),

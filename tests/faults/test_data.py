@@ -331,3 +331,56 @@ def test_a_segmentation_by_an_empty_list(world):
     done = train(world, config='seg.py')
     assert done.code == 1, done.text
     assert 'train.txt names no image' in done.text
+
+
+# -- what only the training meets, the look before it left out ----------------------------------
+
+
+def every(folder: str, change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
+    """Change every training picture of the segmentation in a folder."""
+
+    def spoil(world: World) -> None:
+        for path in (world / f'shapes/{folder}/train').iterdir():
+            Image.fromarray(change(np.array(Image.open(path)))).save(path)
+
+    return spoil
+
+
+def all_images(content: bytes | None) -> Spoil:
+    """Replace or remove every training image of the detection."""
+
+    def spoil(world: World) -> None:
+        for path in (world / JPEGS).glob('train_*'):
+            path.unlink() if content is None else path.write_bytes(content)
+
+    return spoil
+
+
+MET = [
+    ('images missing', 'ld.py', 0, all_images(None), r'There is no file .*train_0000\d\d\.jpg'),
+    ('images missing, a worker', 'ld.py', 1, all_images(None), r'There is no file .*\.jpg'),
+    ('images of text', 'ld.py', 0, all_images(b'text'), r'\.jpg cannot be read as an image'),
+    ('images of text, a worker', 'ld.py', 1, all_images(b'text'), r'\.jpg cannot be read as an im'),
+    ('images of 0 bytes', 'ld.py', 0, all_images(b''), r'is empty \(0 bytes\)'),
+    ('no annotation fits', 'ld.py', 0, write(TRAIN, b'{"images": [], "annotations": [], '
+     b'"categories": [{"id": 1, "name": "one"}]}'), r'A data set is empty: no image is left'),
+    ('bbox of 3 numbers', 'ld.py', 0, boxes(lambda b: b[:3]), r'CocoDataset\) cannot be built'),
+    ('json cut short', 'ld.py', 0, cut(TRAIN, 0.6), r'train\.json is not JSON'),
+    ('class 13', 'seg.py', 0, every('labels', lambda a: np.full_like(a, 13)),
+     r'A label is beyond the classes of the student .*num_classes'),
+    ('RGB labels', 'seg.py', 0, every('labels', lambda a: np.stack([a] * 3, -1)),
+     r'Label pictures have several channels|different sizes|Shapes do not fit'),
+    ('labels of another size', 'seg.py', 0, label(lambda a: a[:20, :30]),
+     r'Images or labels of one batch have different sizes'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('config', 'workers', 'spoil', 'words'), [r[1:] for r in MET], ids=[f'met: {r[0]}' for r in MET]
+)
+def test_what_a_training_meets(world, config, workers, spoil, words):
+    spoil(world)
+    world.options |= {'train_dataloader.num_workers': workers, 'train_cfg.max_iters': 6}
+    done = train(world, '--no-check', config=config)
+    assert done.code == 1, done.text
+    assert re.search(words, done.text), done.text[-2000:]
