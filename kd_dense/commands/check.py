@@ -18,7 +18,7 @@ from contextlib import redirect_stdout
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
-from ..check import WARNING, WRONG, Options, examine
+from ..check import WARNING, WRONG, examine
 from ..launch import command_line, read_config
 
 
@@ -45,11 +45,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def say(text: str) -> None:
-    """Tell what takes its time."""
-    print(f'{text} ...', file=sys.stderr, flush=True)
-
-
 def main() -> None:
     """Examine, print, and exit with what was found."""
     args = parse_args()
@@ -60,8 +55,8 @@ def main() -> None:
     # the report alone goes to stdout; what the hosts print is not shown
     with command_line(), redirect_stdout(io.StringIO()):
         config = read_config(args)
-        options = Options(args.checkpoint, max(args.steps, 0), max(args.validate, 0))
-        report = examine(config, args.config, options, say)
+        steps, images = max(args.steps, 0), max(args.validate, 0)
+        report = examine(config, args.config, args.checkpoint, steps, images)
     if args.json:
         print(json.dumps(report.as_dict(), indent=1, allow_nan=False))
     else:

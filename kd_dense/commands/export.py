@@ -51,18 +51,17 @@ def parse_args() -> argparse.Namespace:
 def export_onnx(plain, args: argparse.Namespace, folder: Path) -> None:
     """Write the graph, compare it with the model, and say what it is."""
     from ..export.onnx.compare import compare
-    from ..export.onnx.example import find_example, graph_input
+    from ..export.onnx.example import find_example
     from ..export.onnx.write import write_onnx
 
     normalize = not args.no_normalize
-    example = find_example(plain, args.image, args.size)
+    example, source = find_example(plain, args.image, args.size)
     path = folder / f'{args.name}.onnx'
-    images = graph_input(normalize, plain, example)
-    graph = write_onnx(plain, path, images, normalize)
+    graph = write_onnx(plain, path, example, normalize)
     print(f'{path}  ({path.stat().st_size / 1e6:.1f} MB)\n  {graph.kind}')
     if graph.missing:
         print(f'  {graph.missing}')
-    print(f'  onnxruntime against torch on {example.source}:')
+    print(f'  onnxruntime against torch on {source}:')
     for difference in compare(plain, graph, path, example, args.tolerance):
         print(f'    {difference}')
     shutil.copyfile(predict_onnx.__file__, folder / 'predict_onnx.py')

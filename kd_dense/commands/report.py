@@ -51,7 +51,7 @@ def main() -> None:
         for run in runs:
             print(f'{run.name}: {run.role} ({run.why})', flush=True)
         images = 0 if args.no_predict else args.images
-        evidence = gather(runs, images, args.score_thr, lambda text: print(text, flush=True))
+        evidence = gather(runs, images, args.score_thr)
         made_with = ', '.join(f'{name} {found}' for name, found in versions().items())
         page = render(runs, evidence, command_used(), made_with, args.show)
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,7 @@ class Graph(nn.Module):
         super().__init__()
         self.model = model
         self.normalize = normalize
+        self.preprocessing = preprocessing_of(model.data_preprocessor)
         self.divisor = pad_divisor(model)
 
     @property
@@ -47,20 +48,14 @@ class Graph(nn.Module):
         """The outputs for images, (N, 3, H, W)."""
         size = images.shape[-2:]
         preprocessor = self.model.data_preprocessor
-        if self.normalize and channel_order(self.model) == 'BGR':
+        if self.normalize and not self.preprocessing.swaps_channels:  # the model takes BGR
             images = images[:, [2, 1, 0]]
         if self.normalize and preprocessor._enable_normalize:
             images = (images - preprocessor.mean) / preprocessor.std
         if self.divisor > 1:
             below, right = ((-s) % self.divisor for s in images.shape[-2:])
-            value = preprocessing_of(preprocessor).pad_value
-            images = F.pad(images, (0, right, 0, below), value=value)
+            images = F.pad(images, (0, right, 0, below), value=self.preprocessing.pad_value)
         return self.predict(images, size)
-
-
-def channel_order(model: nn.Module) -> str:
-    """The order of channels that a model is fed with; its images are read as BGR."""
-    return 'RGB' if preprocessing_of(model.data_preprocessor).swaps_channels else 'BGR'
 
 
 def pad_divisor(model: nn.Module) -> int:

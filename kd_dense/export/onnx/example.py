@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +12,16 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 from torch import Tensor
 
-from ...teachers.renormalize import preprocessing_of
 from ..plain import Plain, test_pipeline
-from .base import channel_order
 from .predict_onnx import as_input
 
-
-@dataclass(frozen=True)
-class Example:
-    """An image to compare on.
-
-    Attributes:
-        pixels: as the test pipeline gives them, (3, H, W), BGR, from 0 to 255.
-        sample: what the pipeline notes about it.
-        source: where it comes from, in words.
-    """
-
-    pixels: Tensor
-    sample: Any
-    source: str
-
-    def raw(self) -> dict[str, list]:
-        """A batch of it alone as a data loader gives it."""
-        return dict(inputs=[self.pixels], data_samples=[copy.deepcopy(self.sample)])
+Batch = dict[str, list]  # of one image, as a data loader gives it
 
 
-def find_example(plain: Plain, image: str | None, size: tuple[int, int] | None) -> Example:
-    """The image to compare on, through the test pipeline.
+def find_example(
+    plain: Plain, image: str | None, size: tuple[int, int] | None
+) -> tuple[Batch, str]:
+    """The image to compare on, through the test pipeline, and where it comes from, in words.
 
     Args:
         plain: the student.
@@ -70,7 +51,7 @@ def find_example(plain: Plain, image: str | None, size: tuple[int, int] | None) 
             resize = dict(type='mmcv.Resize', scale=(size[1], size[0]), keep_ratio=False)
             steps = [*steps[:-1], resize, steps[-1]]
         packed = Compose(steps)(data)
-    return Example(packed['inputs'], packed['data_samples'], source)
+    return dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']]), source
 
 
 def _first_test_image(plain: Plain) -> str | None:
@@ -85,14 +66,7 @@ def _first_test_image(plain: Plain) -> str | None:
     return path if path and Path(path).is_file() else None
 
 
-def graph_input(normalize: bool, plain: Plain, example: Example) -> Tensor:
-    """What a graph is fed with for an example, (1, 3, H, W)."""
-    preprocessing = preprocessing_of(plain.model.data_preprocessor)
-    facts = dict(
-        normalization='inside' if normalize else 'outside',
-        channel_order=channel_order(plain.model),
-        mean=preprocessing.mean.tolist(),
-        std=preprocessing.std.tolist(),
-    )
-    rgb = example.pixels.permute(1, 2, 0).numpy()[..., ::-1].astype(np.uint8)
+def graph_input(example: Batch, facts: dict[str, Any]) -> Tensor:
+    """What a graph with these facts in its metadata is fed with, (1, 3, H, W)."""
+    rgb = example['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1].astype(np.uint8)
     return torch.from_numpy(as_input(Image.fromarray(np.ascontiguousarray(rgb)), facts))
