@@ -52,6 +52,7 @@ setup(
     # Nothing that could replace the torch, mmcv or mmdet that are there: kd_dense/stack.py checks
     # those. No lower bounds, for the same reason: a newer matplotlib could want a newer numpy.
     install_requires=[
+        'filelock',
         'jinja2',
         'matplotlib',
         'numpy',

@@ -31,25 +31,25 @@ def kind_of(registry: Registry, config: Any, where: str, base: type, default: st
     known = [f'{registry.scope}.{name}' for name in names]
     if not isinstance(config, Mapping):
         raise SetupError(
-            f'{where} is {config!r}; it has to be a dict with `type`, one of {_listed(known)}.'
+            f'{where} is {config!r}; it has to be a dict with `type`, one of {listed(known)}.'
         )
     name = config.get('type', default)
     if not name:
         raise SetupError(
             f'{where} has no `type`: found {dict(config)}. A name that is misspelt in '
-            f'--cfg-options makes a new entry. Types are {_listed(known)}.'
+            f'--cfg-options makes a new entry. Types are {listed(known)}.'
         )
-    kind = name if isclass(name) else registry.get(name)
+    kind = name if isclass(name) else registry.get(str(name))
     if kind is None:
-        meant = _meant(str(name).split('.')[-1], names)
+        near = did_you_mean(str(name).split('.')[-1], names)
         raise SetupError(
-            f'{where}: there is no type {name!r}.{meant} Types are {_listed(known)}; '
+            f'{where}: there is no type {name!r}.{near} Types are {listed(known)}; '
             'one of your own is found once `custom_imports` names its module.'
         )
     if not is_a(kind, base):
         raise SetupError(
             f'{where} is a {kind.__name__}, which is no {NOUNS[base.__name__]}. Types are '
-            f'{_listed(known)}.'
+            f'{listed(known)}.'
         )
     return kind
 
@@ -73,11 +73,11 @@ def build(kind: type, config: Mapping[str, Any], where: str) -> Any:
         unknown = [key for key in arguments if key not in names]
         missing = [name for name in needed if name not in arguments]
         if unknown or missing:
-            meant = _meant(unknown[0], names) if unknown else ''
+            near = did_you_mean(unknown[0], names) if unknown else ''
             raise SetupError(
-                f'{where} ({kind.__name__}) is configured by {_listed(names)}'
-                + (f', of which it needs {_listed(needed)}' if needed else '')
-                + f'; found {_listed(sorted(arguments)) or "nothing"}.{meant}'
+                f'{where} ({kind.__name__}) is configured by {listed(names)}'
+                + (f', of which it needs {listed(needed)}' if needed else '')
+                + f'; found {listed(sorted(arguments)) or "nothing"}.{near}'
             )
     return kind(**arguments)
 
@@ -87,10 +87,12 @@ def is_a(kind: Any, base: type) -> bool:
     return isclass(kind) and issubclass(kind, base)
 
 
-def _meant(name: str, known: list[str]) -> str:
+def did_you_mean(name: str, known: list[str]) -> str:
+    """A sentence that names the known name closest to one; empty where none is close."""
     close = get_close_matches(name, known, n=1)
     return f' Did you mean {close[0]!r}?' if close else ''
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Names in backticks, with commas."""
     return ', '.join(f'`{name}`' for name in names)

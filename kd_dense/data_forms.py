@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import SetupError
+from .hosts.annotations import voc_file
 
 FORMS = (
     'COCO: annotations/*train*.json and annotations/*val*.json, the images anywhere below; '
@@ -82,7 +83,7 @@ def category_names(file: Path) -> tuple[str, ...] | None:
 
     Reads that list alone, for files of hundreds of megabytes; None where it does not find it.
     """
-    text = file.read_text()
+    text = file.read_text(encoding='utf-8', errors='replace')
     start = text.rfind('"categories"')
     opening = text.find('[', start)
     if start < 0 or opening < 0:
@@ -94,7 +95,11 @@ def category_names(file: Path) -> tuple[str, ...] | None:
 
 def _read_coco(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding='utf-8'))
+    except UnicodeDecodeError as error:
+        raise SetupError(
+            f'{file} is not text in UTF-8 ({error.reason} at byte {error.start}). Convert it.'
+        ) from None
     except json.JSONDecodeError as error:
         raise SetupError(f'{file} is not JSON: {error}.') from None
     parts = ('images', 'annotations', 'categories')
@@ -123,11 +128,12 @@ def find_voc(folder: Path, classes: Sequence[str] | None = None) -> OwnData:
         for part, ending in (('JPEGImages', 'jpg'), ('Annotations', 'xml')):
             if not (path := folder / part / f'{names[split][0]}.{ending}').is_file():
                 raise SetupError(f'{path}, which {file} asks for, is not there.')
-    found = {
-        item.findtext('name')
-        for name in names['train']
-        for item in ElementTree.parse(folder / 'Annotations' / f'{name}.xml').iter('object')
-    }
+    found: set[str] = set()
+    for name in names['train']:
+        file = folder / 'Annotations' / f'{name}.xml'
+        if problems := voc_file(file, None)[0]:
+            raise SetupError(f'{file}: {problems[0]}. Mend it, or remove it from {lists["train"]}.')
+        found |= {item.findtext('name', '') for item in ElementTree.parse(file).iter('object')}
     chosen = _checked(classes, tuple(sorted(found)), lists['train'])
     train, val = (
         dict(

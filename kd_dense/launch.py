@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,68 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 
+from .config_check import check_names, check_options
 from .errors import SetupError
+from .faults import explain
 from .hosts import need_mmseg
+from .hosts.loading import guarded_loading
+
+
+class Overrides(DictAction):
+    """Reads ``KEY=VALUE``; what is none is an error of the command line."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        wrong = [value for value in values if '=' not in value or value.startswith('=')]
+        if wrong:
+            parser.error(f'{option_string} takes KEY=VALUE; found {", ".join(wrong)}')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, ValueError) as error:  # brackets that do not match
+            parser.error(f'{option_string}: {" ".join(values)} cannot be read ({error})')
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option: a whole number that is not below a least one."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f'it takes {least} or more; found {text}')
+        return int(text)
+
+    return number
+
+
+def share(text: str) -> float:
+    """The type of an option: a number from 0 to 1."""
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f'it takes a number from 0 to 1; found {text}')
+    return float(text)
+
+
+def file_name(text: str) -> str:
+    """The type of an option: the name of a file without folders, so that it stays in its own."""
+    if text in ('', '.', '..') or Path(text).name != text or '\\' in text:
+        raise argparse.ArgumentTypeError(f'it takes a name without folders; found {text!r}')
+    return text
+
+
+def edge_options(parser: argparse.ArgumentParser, checkpoints: bool = True) -> None:
+    """Add the options of :func:`command_line`.
+
+    Args:
+        parser: of a tool.
+        checkpoints: whether the tool reads any.
+    """
+    parser.add_argument(
+        '--traceback', action='store_true', help='show where an error comes from, in the code'
+    )
+    if checkpoints:
+        parser.add_argument(
+            '--trust-checkpoint',
+            action='store_true',
+            help='read checkpoints that hold more than weights, which may run their code, and '
+            'fetch from http:// too',
+        )
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +84,7 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=Overrides,
         help='overrides of the config, e.g. model.losses.ld.weight=0.5 '
         'train_dataloader.batch_size=4',
     )
@@ -32,6 +92,7 @@ def common_options(parser: argparse.ArgumentParser) -> None:
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='of jobs'
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    edge_options(parser)
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -39,29 +100,37 @@ def read_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: there is no such config.
-        SetupError: it is one of segmentation, and mmseg is not installed.
+        SetupError: it is none of a model, or one of segmentation, and mmseg is not installed.
     """
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'There is no config {args.config} (looked from {Path.cwd()}).')
     config = _from_file(args.config)
-    finish_config(config, args, Path(args.config).stem)
+    finish_config(config, args, Path(args.config).stem, args.config)
     return config
 
 
-def finish_config(config: Config, args: argparse.Namespace, name: str) -> None:
+def finish_config(
+    config: Config, args: argparse.Namespace, name: str, file: str | None = None
+) -> None:
     """Bring overrides, work directory and launcher of a command line into a config.
 
     Args:
         config: is changed.
         args: with the common options.
         name: of the work directory, where none is given.
+        file: of the config, for messages.
+
+    Raises:
+        SetupError: the config holds no model, or a name that nothing reads.
     """
     if args.cfg_options is not None:
         override(config, args.cfg_options)
+    check_names(config, file or name)
     if args.work_dir is not None:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs') / name)
+    check_launcher(args.launcher)
     config.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
@@ -79,9 +148,31 @@ def override(config: Config, options: Mapping[str, Any]) -> None:
         options: values by dotted keys.
 
     Raises:
-        SetupError: no element of a list has such a type, or several have.
+        SetupError: no element of a list has such a type, or several have; or nothing reads a key.
     """
+    for text in check_options(config, options):
+        print(f'warning: {text}', file=sys.stderr)
     config.merge_from_dict({_by_index(config, key): value for key, value in options.items()})
+
+
+def check_launcher(launcher: str) -> None:
+    """Check that a launcher has started this process.
+
+    Raises:
+        SetupError: what it sets in the environment is not there.
+    """
+    needed = {
+        'pytorch': ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+        'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+        'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'),
+    }
+    missing = [name for name in needed.get(launcher, ()) if name not in os.environ]
+    if missing:
+        raise SetupError(
+            f'--launcher {launcher} is for processes that it started, and {", ".join(missing)} '
+            'is not set in the environment. Start ranks by tools/dist_train.sh or '
+            'tools/slurm_train.sh, or leave out --launcher.'
+        )
 
 
 def _by_index(config: Config, key: str) -> str:
@@ -181,16 +272,23 @@ def draw_predictions(config: Config, folder: str) -> None:
 
 
 @contextmanager
-def command_line() -> Iterator[None]:
-    """Around a whole tool: errors in a sentence with exit status 1, ranks that part in order."""
+def command_line(args: argparse.Namespace | None = None) -> Iterator[None]:
+    """Around a whole tool: errors in a sentence with exit status 1, ranks that part in order.
+
+    Args:
+        args: with the options of :func:`edge_options`; None for their defaults.
+    """
     gloo = False
     try:
-        yield
+        with guarded_loading(trust=getattr(args, 'trust_checkpoint', False)):
+            yield
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
             gloo = torch.distributed.get_backend() == 'gloo'
-    except (SetupError, FileNotFoundError) as error:
-        print(f'\nerror: {error}', file=sys.stderr)
+    except Exception as error:
+        if getattr(args, 'traceback', False) or (sentence := explain(error)) is None:
+            raise
+        print(f'\nerror: {sentence}', file=sys.stderr)
         raise SystemExit(1) from None
     finally:
         if torch.distributed.is_initialized():

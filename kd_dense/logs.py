@@ -13,11 +13,11 @@ _NO_METRICS = ('time', 'data_time', 'step', 'epoch', 'iter', 'memory', 'lr')
 def read_scalars(folder: Path) -> list[dict]:
     """The lines of all runs in a work directory, in the order of time; empty where there is none.
 
-    A last line that a killed training left unfinished is skipped.
+    A line that is no JSON, as a killed training or a damaged disk leaves it, is skipped.
     """
     lines = []
     for file in sorted(Path(folder).glob('*/vis_data/scalars.json')):
-        for text in file.read_text().splitlines():
+        for text in file.read_text(encoding='utf-8', errors='replace').splitlines():
             try:
                 lines.append(json.loads(text))
             except json.JSONDecodeError:

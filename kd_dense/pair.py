@@ -199,6 +199,31 @@ def class_at(names: Sequence[str], index: int) -> str:
     return repr(names[index]) if index < len(names) else 'missing'
 
 
+def check_order(data: Sequence[str] | None, checkpoint: Sequence[str] | None, source: str) -> None:
+    """Check that a checkpoint was trained with the classes of a data set, in their order.
+
+    Args:
+        data: classes of the data set; None where unknown.
+        checkpoint: classes in the checkpoint; None where it does not say.
+        source: its path, for the message.
+
+    Raises:
+        SetupError: they differ.
+    """
+    if data is None or checkpoint is None or tuple(data) == tuple(checkpoint):
+        return
+    ours, theirs = tuple(data), tuple(checkpoint)
+    count = max(len(ours), len(theirs))
+    index = next(i for i in range(count) if ours[i : i + 1] != theirs[i : i + 1])
+    shuffled = 'the same classes in another order' if sorted(ours) == sorted(theirs) else 'others'
+    raise SetupError(
+        f'{source} was trained with classes that are not those of the data set, but {shuffled}: '
+        f'class {index} is {class_at(theirs, index)} there and {class_at(ours, index)} in the '
+        "data. Metrics would mix classes up. Give the data set the checkpoint's "
+        '`metainfo=dict(classes=...)`, or test it with the config that it was trained with.'
+    )
+
+
 def check_classes(
     ours: Sequence[str] | None, theirs: Sequence[str] | None, checkpoint: str | None
 ) -> None:

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from logging import WARNING
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from .check import before_training
+from .config_check import check_loops
 from .errors import SetupError
-from .hooks import AroundStepHook
-from .hosts.checkpoints import checkpoints_of, is_whole
-from .hosts.configs import check_data, is_distiller
+from .hooks import AroundStepHook, CheckpointGuardHook
+from .hosts.annotations import examine_annotations
+from .hosts.checkpoints import checkpoints_of
+from .hosts.configs import check_data, is_distiller, with_readable_floats
+from .hosts.loading import is_whole
 from .launch import scale_learning_rate, use_mixed_precision
 from .record import recorded
+
+# what launchers call the rank; torch knows it later
+RANKS = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+# seconds to wait for a work directory: data workers of a killed training live on for a while
+PATIENCE = 12
 
 
 def training_options(parser: argparse.ArgumentParser) -> None:
@@ -36,30 +48,69 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def newest(work_dir: str) -> str | None:
-    """The newest whole checkpoint of a work directory; says what it passes over.
+def newest(work_dir: str) -> tuple[str | None, list[str]]:
+    """The newest whole checkpoint of a work directory, and in sentences what was passed over.
 
     A training that is killed while it writes may leave half a file, or a note (``last_checkpoint``)
     that is empty or names a file that is gone.
     """
+    said: list[str] = []
     for path in checkpoints_of(Path(work_dir)):
         if is_whole(path):
-            return str(path)
-        print_log(f'{path} is cut short: going on from the one before.', 'current', WARNING)
-    print_log(f'There is nothing to resume in {work_dir}: starting anew.', 'current', WARNING)
-    return None
+            return str(path), said
+        said.append(f'{path} is cut short or damaged: going on from the one before.')
+    return None, [*said, f'There is nothing to resume in {work_dir}: starting anew.']
 
 
-def check_length(config: Config) -> None:
-    """Check that a training has a step.
+def look_at_data(config: Config, *parts: str) -> list[str]:
+    """Look at the annotations of some dataloaders.
+
+    Args:
+        config: of a tool.
+        parts: names of dataloaders.
+
+    Returns:
+        what to warn of, in sentences.
 
     Raises:
-        SetupError: it ends before it begins.
+        SetupError: something would break a training, or teach it what is wrong.
     """
-    for key in ('max_iters', 'max_epochs'):
-        length = (config.get('train_cfg') or {}).get(key)
-        if length is not None and length < 1:
-            raise SetupError(f'train_cfg.{key} is {length}: nothing would be trained.')
+    found = examine_annotations(config, parts)
+    grave = [str(each) for each in found if each.grave]
+    if grave:
+        raise SetupError(' '.join(grave[:3]))
+    return [f'{each.item}: {each}' for each in found]
+
+
+@contextmanager
+def locked(folder: str, launcher: str) -> Iterator[None]:
+    """Keep a work directory to one training; a process that dies gives it back.
+
+    Args:
+        folder: the work directory; it is made.
+        launcher: that started this process; of several ranks the first one holds the lock.
+
+    Raises:
+        SetupError: another training writes there.
+    """
+    if int(os.environ.get(RANKS.get(launcher, ''), 0)):
+        yield
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path(folder, '.lock'), timeout=PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise SetupError(
+            f'Another training writes into {folder}. Wait for its end, or name another folder '
+            '(--work-dir).'
+        ) from None
+    except NotImplementedError:  # a file system without locks
+        print_log(f'{folder} cannot be locked: start no second training there.', 'current', WARNING)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def train(config: Config, args: argparse.Namespace, name: str) -> None:
@@ -78,12 +129,26 @@ def train(config: Config, args: argparse.Namespace, name: str) -> None:
         use_mixed_precision(config)
     if args.auto_scale_lr:
         scale_learning_rate(config)
+    said: list[str] = []
     if args.resume is not None:
-        config.load_from = newest(config.work_dir) if args.resume == 'auto' else args.resume
+        config.load_from = args.resume
+        if args.resume == 'auto':
+            config.load_from, said = newest(config.work_dir)
         config.resume = config.load_from is not None
-    check_length(config)
+    check_loops(config, 'train', 'val')
     check_data(config, ('train_dataloader', 'val_dataloader'))
-    runner = Runner.from_cfg(config)
+    with locked(config.work_dir, config.get('launcher', 'none')):
+        _train(config, args, name, said)
+
+
+def _train(config: Config, args: argparse.Namespace, name: str, said: list[str]) -> None:
+    if not args.no_check:
+        said += look_at_data(config, 'train_dataloader', 'val_dataloader')
+    runner = Runner.from_cfg(with_readable_floats(config))
+    for text in said:  # now that there is a log to keep it
+        runner.logger.warning(text)
+    if not any(isinstance(hook, CheckpointGuardHook) for hook in runner.hooks):
+        runner.register_hook(CheckpointGuardHook())
     if is_distiller(config):
         if not any(isinstance(hook, AroundStepHook) for hook in runner.hooks):
             runner.register_hook(AroundStepHook())

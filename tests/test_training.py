@@ -6,9 +6,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from kd_dense.config_check import check_loops
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model
-from kd_dense.training import check_length, newest
+from kd_dense.training import newest
 from tests.helpers.models import distiller, gfl, losses
 from tests.helpers.trainings import assert_same, state, train, train_apart, training
 
@@ -143,13 +144,6 @@ def test_two_ranks_of_two_images_equal_one_of_four(tmp_path):
 # -- what --resume finds -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def told(monkeypatch) -> list[str]:
-    lines: list[str] = []
-    monkeypatch.setattr('kd_dense.training.print_log', lambda text, *_: lines.append(text))
-    return lines
-
-
 def folder_with(path, *steps: int, note: str | None = None):
     for step in steps:
         torch.save(dict(step=step), path / f'iter_{step}.pth')
@@ -160,32 +154,37 @@ def folder_with(path, *steps: int, note: str | None = None):
 
 
 @pytest.mark.parametrize('note', ['', 'elsewhere/iter_9.pth', None])
-def test_an_empty_or_stale_note_is_mended_from_the_files(tmp_path, told, note):
+def test_an_empty_or_stale_note_is_mended_from_the_files(tmp_path, note):
     folder = folder_with(tmp_path, 5, 10, note=note)
-    assert newest(str(folder)) == str(folder / 'iter_10.pth') and not told
+    assert newest(str(folder)) == (str(folder / 'iter_10.pth'), [])
 
 
-def test_the_noted_one_counts_also_where_the_folder_was_moved(tmp_path, told):
+def test_the_noted_one_counts_also_where_the_folder_was_moved(tmp_path):
     folder = folder_with(tmp_path, 5, 10, note='where/it/was/iter_5.pth')
-    assert newest(str(folder)) == str(folder / 'iter_5.pth') and not told
+    assert newest(str(folder)) == (str(folder / 'iter_5.pth'), [])
 
 
-def test_a_checkpoint_that_is_cut_short_is_passed_over_and_told(tmp_path, told):
+def test_a_checkpoint_that_is_cut_short_is_passed_over_and_told(tmp_path):
     folder = folder_with(tmp_path, 5, 10, note='iter_10.pth')
     whole = (folder / 'iter_10.pth').read_bytes()
     for size in (0, len(whole) // 2):
         (folder / 'iter_10.pth').write_bytes(whole[:size])
-        assert newest(str(folder)) == str(folder / 'iter_5.pth')
-    assert len(told) == 2 and 'iter_10.pth is cut short' in told[0]
+        path, told = newest(str(folder))
+        assert path == str(folder / 'iter_5.pth')
+        assert len(told) == 1 and 'iter_10.pth is cut short' in told[0]
 
 
-def test_nothing_to_resume_is_told(tmp_path, told):
-    assert newest(str(tmp_path)) is None
+def test_nothing_to_resume_is_told(tmp_path):
+    path, told = newest(str(tmp_path))
+    assert path is None
     assert 'nothing to resume' in told[0] and 'starting anew' in told[0]
 
 
 @pytest.mark.parametrize('length', [0, -3])
 @pytest.mark.parametrize('key', ['max_iters', 'max_epochs'])
 def test_a_training_without_a_step_is_refused(key, length):
-    with pytest.raises(SetupError, match=f'train_cfg.{key} is {length}: nothing would be trained'):
-        check_length(Config(dict(train_cfg={key: length})))
+    loader = dict(train_dataloader=dict(dataset=dict(type='D')), optim_wrapper=dict())
+    with pytest.raises(
+        SetupError, match=f'train_cfg.{key} is {length}; .*nothing would be trained'
+    ):
+        check_loops(Config(dict(loader, train_cfg={key: length})), 'train')

@@ -86,11 +86,9 @@ def build_digits(task: Task) -> None:
 
 def parameters(checkpoint: Path) -> float:
     """Millions of weights in the plain model of a checkpoint."""
-    import torch
+    from kd_dense.hosts.checkpoints import model_state, read_checkpoint
 
-    from kd_dense.hosts.checkpoints import model_state
-
-    state = model_state(torch.load(checkpoint, map_location='cpu', weights_only=False))
+    state = model_state(read_checkpoint(checkpoint, 'model'))
     buffers = ('running_mean', 'running_var', 'num_batches_tracked', 'integral.project')
     return sum(v.numel() for k, v in state.items() if not k.endswith(buffers)) / 1e6
 

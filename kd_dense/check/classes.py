@@ -87,6 +87,17 @@ def examine_classes(
     for name, teacher in built.teachers.items():
         item = built.item('names', name)
         theirs = class_names(read[name]) if name in read else None
+        silent = name in read and theirs is None
+        if data is not None and silent and _order_counts(built, name):
+            section.tell(
+                item,
+                problem=f'The checkpoint of the {name} tells no class names: that their order is '
+                'the same cannot be seen.',
+                way_out='Compare the order by hand, or write the names into the checkpoint '
+                "(`meta['dataset_meta'] = dict(classes=...)`).",
+                mark=WARNING,
+            )
+            continue
         if data is None or theirs is None:
             where = "the teacher's checkpoint" if data else 'the training set'
             section.skipped(item, f'not compared: {where} tells none')
@@ -99,12 +110,22 @@ def examine_classes(
         section.tell(item, '', *cells, _brief(data), **told, classes=list(data))
 
 
+def _order_counts(built: Built, name: str) -> bool:
+    """Whether the order of a teacher's classes counts."""
+    return built.teachers[name].same_classes and bool(_reading_classes(built, name))
+
+
+def _reading_classes(built: Built, name: str) -> list[str]:
+    """The losses that compare a teacher's classes with the student's."""
+    if built.student is None:
+        return []
+    view, losses = view_class(built.student), built.losses_of(name)
+    return [f'losses.{n}' for n, x in losses.items() if 'num_classes' in must_agree(view, x)]
+
+
 def _allowed(built: Built, name: str, problem: str) -> dict[str, str]:
     """What is said of a teacher that may know other classes: a warning where a loss reads them."""
-    if built.student is None:
-        return {}
-    view, losses = view_class(built.student), built.losses_of(name)
-    reading = [f'losses.{n}' for n, x in losses.items() if 'num_classes' in must_agree(view, x)]
+    reading = _reading_classes(built, name)
     if not reading:
         return {}
     problem += f' `same_classes=False` allows it, but {", ".join(reading)} may compare one class '

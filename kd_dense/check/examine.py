@@ -13,12 +13,13 @@ from mmengine.registry import DefaultScope
 from ..distiller import STUDENT, Distiller
 from ..errors import SetupError
 from ..hosts import isolated_rng
+from ..hosts.annotations import examine_annotations
 from ..hosts.configs import check_data, is_distiller
 from .agreement import examine_pair
 from .built import Built, build, of_distiller
 from .classes import classes_of_data, examine_classes
 from .cost import examine_cost, optimizer_config
-from .findings import Report, Section
+from .findings import WARNING, WRONG, Report, Section
 from .first_batch import examine_batch, examine_losses, read_batch, start_training
 from .preprocessing import examine_preprocessing
 from .validation import examine_quality
@@ -60,6 +61,8 @@ def examine(
         announce('building teachers and student')
         built = build(config, report.section('Models'))
         read = _at_rest(built, config, checkpoint or config.get('load_from'), report)
+        announce('reading the annotations')
+        _annotations(config, report.section('Annotations'))
         _at_work(built, read, config, steps, validate, report)
     return report
 
@@ -98,6 +101,21 @@ def _at_rest(
         with section.collect_errors('distiller'):
             raise built.error
     return read
+
+
+def _annotations(config: Config, section: Section) -> None:
+    """What is wrong with the annotations of the data."""
+    for part in ('train_dataloader', 'val_dataloader'):
+        with section.collect_errors(part):
+            if config.get(part) is None:
+                continue
+            check_data(config, (part,))
+            found = examine_annotations(config, (part,))
+            for each in found:
+                mark = WRONG if each.grave else WARNING
+                section.tell(part, problem=each.problem, way_out=each.way_out, mark=mark)
+            if not found:
+                section.tell(part, 'nothing is wrong that can be seen')
 
 
 def _at_work(

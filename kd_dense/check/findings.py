@@ -14,6 +14,7 @@ from typing import Any
 from rich.text import Text
 
 from ..errors import SetupError
+from ..faults import explain
 from ..text_table import text_table
 
 OK, WARNING, WRONG, SKIPPED = 'ok', 'warning', 'wrong', '-'
@@ -94,9 +95,10 @@ class Section:
         """Add whatever breaks inside as wrong: the training would break there too."""
         try:
             yield
-        except (SetupError, FileNotFoundError) as error:
-            self.tell(item, problem=str(error))
         except Exception as error:  # of any code of the hosts
+            if (sentence := explain(error)) is not None:
+                self.tell(item, problem=sentence)
+                return
             where = traceback.extract_tb(error.__traceback__)[-1]
             name = '/'.join(Path(where.filename).parts[-3:])
             place = f'raised in {name}:{where.lineno}'

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..backbones import PretrainedPackage
 from ..distiller import STUDENT
+from ..errors import SetupError
 from ..hosts.checkpoints import (
     OTHER_CHECKPOINT,
     WeightComparison,
@@ -90,8 +91,19 @@ def _pretrained_parts(
     for name, module in student.named_modules():
         for init in as_list(getattr(module, 'init_cfg', None)):
             if init.get('type') in ('Pretrained', PACKAGE):
-                source = init['package' if init['type'] == PACKAGE else 'checkpoint']
-                yield f'{STUDENT}.{name}' if name else STUDENT, module, init, source
+                yield f'{STUDENT}.{name}' if name else STUDENT, module, init, _source(init)
+
+
+def _source(init: Mapping[str, Any]) -> str:
+    """Path or URL of a checkpoint, or the name of a package.
+
+    Raises:
+        SetupError: none is named.
+    """
+    key = 'package' if init['type'] == PACKAGE else 'checkpoint'
+    if not init.get(key):
+        raise SetupError(f'An `init_cfg` of type {init["type"]} names no `{key}`: {dict(init)}.')
+    return init[key]
 
 
 def _teacher(

@@ -22,6 +22,7 @@ from mmengine.logging import MMLogger
 from mmengine.utils.dl_utils import collect_env
 
 from ..benchmark import CRITIC, OURS, PAIRS, Subjects, peak_of
+from ..launch import at_least, command_line, edge_options
 from ..measure import all_seconds, in_fresh_process, medians, parts_of_step
 from ..text_table import text_table
 
@@ -32,18 +33,29 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--pair', choices=PAIRS, default='gfl', help='default: %(default)s')
-    parser.add_argument('--images', type=int, default=4, help='per step, default: %(default)s')
-    parser.add_argument('--size', type=int, default=320, help='in pixels, default: %(default)s')
-    parser.add_argument('--rounds', type=int, default=9, help='default: %(default)s')
+    parser.add_argument(
+        '--images', type=at_least(1), default=4, help='per step, default: %(default)s'
+    )
+    parser.add_argument(
+        '--size', type=at_least(32), default=320, help='in pixels, default: %(default)s'
+    )
+    parser.add_argument('--rounds', type=at_least(1), default=9, help='default: %(default)s')
     parser.add_argument('--device', default='cpu', help='default: %(default)s')
     parser.add_argument('--out', help='write the numbers to this JSON file too')
     parser.add_argument('--no-memory', action='store_true', help='measure time only')
+    edge_options(parser, checkpoints=False)
     return parser.parse_args()
 
 
 def main() -> None:
     """Measure and print the table."""
     args = parse_args()
+    with command_line(args):
+        measure(args)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Time all subjects in turns, and print the table."""
     on_gpu = args.device.startswith('cuda')
     warnings.filterwarnings('ignore')
     MMLogger.get_current_instance().setLevel('ERROR')

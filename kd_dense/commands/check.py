@@ -15,11 +15,10 @@ import sys
 import warnings
 from contextlib import redirect_stdout
 
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
 from ..check import WARNING, WRONG, examine
-from ..launch import command_line, read_config
+from ..launch import Overrides, at_least, command_line, edge_options, read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,19 +28,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--checkpoint', help="of the student, instead of the config's load_from")
     parser.add_argument(
         '--validate',
-        type=int,
+        type=at_least(0),
         default=0,
         metavar='N',
         help='evaluate the teacher, and a student with a checkpoint, on N validation images',
     )
     parser.add_argument(
-        '--steps', type=int, default=3, help='of training to time; default: %(default)s'
+        '--steps', type=at_least(0), default=3, help='of training to time; default: %(default)s'
     )
     parser.add_argument('--json', action='store_true', help='print JSON, and nothing else')
     parser.add_argument('--strict', action='store_true', help='exit with 1 for warnings too')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='overrides of the config'
+        '--cfg-options', nargs='+', action=Overrides, help='overrides of the config'
     )
+    edge_options(parser)
     return parser.parse_args()
 
 
@@ -53,10 +53,9 @@ def main() -> None:
     with redirect_stdout(sys.stderr):  # where it logs then
         MMLogger.get_instance('kd_dense.check', log_level='WARNING')
     # the report alone goes to stdout; what the hosts print is not shown
-    with command_line(), redirect_stdout(io.StringIO()):
+    with command_line(args), redirect_stdout(io.StringIO()):
         config = read_config(args)
-        steps, images = max(args.steps, 0), max(args.validate, 0)
-        report = examine(config, args.config, args.checkpoint, steps, images)
+        report = examine(config, args.config, args.checkpoint, args.steps, args.validate)
     if args.json:
         print(json.dumps(report.as_dict(), indent=1, allow_nan=False))
     else:

@@ -13,7 +13,11 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..compose import compose, recipes
+from ..config_check import check_loops
+from ..hosts import isolated_rng
+from ..hosts.configs import teachers_of
 from ..launch import command_line, common_options, finish_config
+from ..losses.build import build_losses
 from ..training import train, training_options
 from . import command_to
 
@@ -49,7 +53,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Compose and train."""
     args = parse_args()
-    with command_line():
+    with command_line(args):
         config, choice = compose(
             args.student,
             args.teacher,
@@ -61,6 +65,9 @@ def main() -> None:
         )
         name = f'{choice.name}_{Path(args.student.split("::")[-1]).stem}'
         finish_config(config, args, name)
+        check_loops(config, 'train', 'val')
+        with isolated_rng():  # as the overrides have left them
+            build_losses(config.model.get('losses') or {}, list(teachers_of(config.model)))
         for refused, reason in choice.refused.items():
             print(f'The recipe {refused} does not fit this pair: {reason}\n')
         print(f'Recipe: {choice.name} ({choice.path})\n')

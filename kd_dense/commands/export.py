@@ -7,11 +7,9 @@ import argparse
 import shutil
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from ..export import read_plain, write_plain
 from ..export.onnx import predict_onnx
-from ..launch import command_line, read_config
+from ..launch import Overrides, at_least, command_line, edge_options, file_name, read_config, share
 from ..record import command_used
 
 
@@ -21,12 +19,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config that the student was trained with')
     parser.add_argument('checkpoint', help='distilled or plain checkpoint, path or URL')
     parser.add_argument('--out', type=Path, help='folder; default: export, beside the checkpoint')
-    parser.add_argument('--name', default='student', help='of the files, default: %(default)s')
+    parser.add_argument(
+        '--name', type=file_name, default='student', help='of the files, default: %(default)s'
+    )
     parser.add_argument('--onnx', action='store_true', help='write an ONNX graph too')
     parser.add_argument('--image', help='to compare on; default: the first of the test data')
     parser.add_argument(
         '--size',
-        type=int,
+        type=at_least(1),
         nargs=2,
         metavar=('H', 'W'),
         help='of the image to compare on; default: as in testing. The graph takes other sizes too',
@@ -38,11 +38,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--tolerance',
-        type=float,
+        type=share,
         default=1e-4,
         help='by which ONNX may differ from torch, of the largest value; default: %(default)s',
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='overrides')
+    parser.add_argument('--cfg-options', nargs='+', action=Overrides, help='overrides')
+    edge_options(parser)
     args = parser.parse_args()
     args.work_dir, args.launcher, args.local_rank = None, 'none', 0
     return args
@@ -71,7 +72,7 @@ def export_onnx(plain, args: argparse.Namespace, folder: Path) -> None:
 def main() -> None:
     """Export."""
     args = parse_args()
-    with command_line():
+    with command_line(args):
         if args.onnx:
             from ..export.onnx.write import need_onnx
 

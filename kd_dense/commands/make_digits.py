@@ -7,15 +7,19 @@ import argparse
 from dataclasses import fields
 
 from ..datasets import SceneSettings, make_digits
+from ..errors import SetupError
+from ..launch import at_least, command_line, edge_options
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line; every field of SceneSettings is an option."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('out', help='folder to build in')
-    parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
-    parser.add_argument('--train', type=int, default=2000, help='scenes, default: %(default)s')
-    parser.add_argument('--val', type=int, default=400, help='scenes, default: %(default)s')
+    parser.add_argument('--seed', type=at_least(0), default=0, help='default: %(default)s')
+    parser.add_argument(
+        '--train', type=at_least(1), default=2000, help='scenes, default: %(default)s'
+    )
+    parser.add_argument('--val', type=at_least(1), default=400, help='scenes, default: %(default)s')
     parser.add_argument('--force', action='store_true', help='replace digits of other settings')
     group = parser.add_argument_group('scenes', 'explained at kd_dense.datasets.SceneSettings')
     for field in fields(SceneSettings):
@@ -25,6 +29,7 @@ def parse_args() -> argparse.Namespace:
         else:
             option |= {'type': type(field.default), 'metavar': 'N'}
         group.add_argument(f'--{field.name.replace("_", "-")}', **option)
+    edge_options(parser, checkpoints=False)
     return parser.parse_args()
 
 
@@ -33,11 +38,12 @@ def main() -> None:
     args = parse_args()
     values = {field.name: getattr(args, field.name) for field in fields(SceneSettings)}
     pairs = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    try:
-        settings = SceneSettings(**pairs)
-        make_digits(args.out, settings, args.train, args.val, args.seed, force=args.force)
-    except (FileExistsError, ValueError) as error:
-        raise SystemExit(f'make_digits: {error}') from error
+    with command_line(args):
+        try:
+            settings = SceneSettings(**pairs)
+            make_digits(args.out, settings, args.train, args.val, args.seed, force=args.force)
+        except ValueError as error:
+            raise SetupError(str(error)) from error
 
 
 if __name__ == '__main__':

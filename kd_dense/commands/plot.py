@@ -10,6 +10,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from ..errors import SetupError
+from ..launch import command_line, edge_options
 from ..logs import curve, read_scalars
 from ..pictures.curves import Chart, Curve, draw_curves
 
@@ -20,12 +22,13 @@ def read_run(folder: Path) -> list[dict]:
     """What a training logged.
 
     Raises:
-        SystemExit: the folder holds no log.
+        SetupError: the folder holds no log.
     """
     scalars = read_scalars(folder)
     if not scalars:
-        raise SystemExit(
-            f'plot: no training was logged in {folder} (looked for */vis_data/scalars.json).'
+        raise SetupError(
+            f'No training was logged in {folder} (looked for */vis_data/scalars.json). Name work '
+            'directories that `kd-dense train` wrote.'
         )
     return scalars
 
@@ -48,10 +51,21 @@ def main() -> None:
     parser.add_argument('--keys', nargs='+', help='scalars; default: AP or mIoU, and all losses')
     parser.add_argument('--names', nargs='+', help='names of the trainings; default: the folders')
     parser.add_argument('--out', type=Path, default=Path('curves.png'), help='default: %(default)s')
+    edge_options(parser, checkpoints=False)
     args = parser.parse_args()
+    with command_line(args):
+        plot(args)
+
+
+def plot(args: argparse.Namespace) -> None:
+    """Draw what was logged into one file.
+
+    Raises:
+        SetupError: no log, equal names, or a scalar that was never logged.
+    """
     names = args.names or [folder.name for folder in args.folders]
     if len(set(names)) != len(args.folders):
-        raise SystemExit('plot: give each training a name of its own with --names.')
+        raise SetupError('Give each training a name of its own with --names.')
     runs = dict(zip(names, map(read_run, args.folders), strict=True))
     found = {key for scalars in runs.values() for line in scalars for key in line}
     metrics = [k for end in METRICS for k in sorted(found) if k.endswith(end)]
@@ -60,7 +74,9 @@ def main() -> None:
     keys = args.keys or [*metrics, *losses, *critics]
     unknown = [key for key in keys if key not in found]
     if unknown:
-        raise SystemExit(f'plot: {unknown} was never logged; there are {sorted(found)}.')
+        raise SetupError(
+            f'--keys: {", ".join(unknown)} was never logged; there are {", ".join(sorted(found))}.'
+        )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     draw(runs, keys).savefig(args.out)
     print(args.out)

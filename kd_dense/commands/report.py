@@ -6,9 +6,7 @@ kd-dense report work_dirs/TEACHER work_dirs/STUDENT_ALONE work_dirs/DISTILLED
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
-from ..launch import command_line
+from ..launch import Overrides, at_least, command_line, edge_options, share
 from ..record import command_used, versions
 from ..report import ROLES, read_runs
 from ..report.evidence import gather
@@ -27,26 +25,29 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--out', type=Path, default=Path('report.html'), help='%(default)s')
     parser.add_argument(
-        '--images', type=int, default=64, help='validation images to predict on, %(default)s'
+        '--images',
+        type=at_least(1),
+        default=64,
+        help='validation images to predict on, %(default)s',
     )
-    parser.add_argument('--show', type=int, default=4, help='images of each kind, %(default)s')
     parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='of objects that count, %(default)s'
+        '--show', type=at_least(1), default=4, help='images of each kind, %(default)s'
+    )
+    parser.add_argument(
+        '--score-thr', type=share, default=0.3, help='of objects that count, %(default)s'
     )
     parser.add_argument('--no-predict', action='store_true', help='read logs only, run no model')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='overrides of all configs'
+        '--cfg-options', nargs='+', action=Overrides, help='overrides of all configs'
     )
-    args = parser.parse_args()
-    if args.images < 1 or args.show < 1:
-        parser.error('--images and --show take 1 or more')
-    return args
+    edge_options(parser)
+    return parser.parse_args()
 
 
 def main() -> None:
     """Read, measure, write."""
     args = parse_args()
-    with command_line():
+    with command_line(args):
         runs = read_runs(args.work_dirs, args.names, args.roles, args.cfg_options)
         for run in runs:
             print(f'{run.name}: {run.role} ({run.why})', flush=True)

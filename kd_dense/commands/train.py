@@ -21,7 +21,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Train."""
     args = parse_args()
-    with command_line():
+    with command_line(args):
         train(read_config(args), args, args.config)
 
 

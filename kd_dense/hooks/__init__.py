@@ -1,6 +1,7 @@
 """Hooks for distilling: student checkpoints, weight schedules, loss balance and pictures."""
 
 from .around_step import AroundStepHook
+from .checkpoint_guard import CheckpointGuardHook
 from .loss_balance import LossBalanceHook
 from .pictures import DistillationPictureHook
 from .random_state import RandomStateHook
@@ -9,6 +10,7 @@ from .weight_schedule import WeightScheduleHook, factor_at
 
 __all__ = [
     'AroundStepHook',
+    'CheckpointGuardHook',
     'DistillationPictureHook',
     'LossBalanceHook',
     'RandomStateHook',

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
-from mmengine.dist import is_main_process
-from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 
 from ..errors import SetupError
-from ..hosts.checkpoints import STUDENT_PREFIX, model_state
-from ..hosts.configs import plain_student
+from ..hosts.checkpoints import STUDENT_PREFIX, model_state, not_finite
+from ..hosts.configs import config_from_text, plain_student, with_readable_floats
+from ..hosts.loading import load_mapped
 from ..registry import HOOKS
 from ..version import __version__
+from .beside_checkpoints import BesideCheckpoints
 
 SUFFIX = '_student'
 
@@ -54,96 +52,54 @@ def student_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _plain_config(text: str) -> str | None:
     """The config of a distiller as one of its student alone, with no kd_dense but its backbone."""
-    config = Config.fromstring(text, '.py')
     try:
-        plain = plain_student(config)
-    except FileNotFoundError as error:
+        plain = plain_student(config_from_text(text))
+    except (FileNotFoundError, SetupError) as error:
         print_log(f'The student file holds weights without their config: {error}', 'current', 30)
         return None
-    return plain.pretty_text
+    return with_readable_floats(plain).pretty_text
 
 
 @HOOKS.register_module()
-class StudentCheckpointHook(Hook):
+class StudentCheckpointHook(BesideCheckpoints):
     """Write ``NAME_student.pth`` beside each ``NAME.pth`` that the checkpoint hook writes.
 
     It is made from the file, so both agree, EMA weights included; it is written beside its place
     and renamed, so a killed training leaves no half file; and it goes when its source goes.
-    Only local files are followed, not the copies that ``published_keys`` makes.
+    Only local files are followed, not the copies that ``published_keys`` makes. A student whose
+    weights are not finite is not written, and that is said.
     """
 
-    priority = 'LOWEST'  # behind CheckpointHook
+    catches_up = True
 
-    def __init__(self) -> None:
-        self._saved = False
+    def beside(self, source: Path) -> Path:
+        """Where the student of a checkpoint is written."""
+        return source.with_name(f'{source.stem}{SUFFIX}{source.suffix}')
 
-    def before_train(self, runner: Runner) -> None:
-        """Catch up with what a killed training had saved last."""
-        self._saved = runner._resume and is_main_process()
-        self._follow(runner)
+    def source_of(self, file: Path) -> Path | None:
+        """The checkpoint that a file is the student of; None where it is no student's file."""
+        if not file.stem.endswith(SUFFIX):
+            return None
+        return file.with_name(file.stem.removesuffix(SUFFIX) + file.suffix)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note that there will be a new file; called in the main process only."""
-        self._saved = True
-
-    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Follow the files saved at an iteration."""
-        self._follow(runner)
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Follow the files saved at an epoch."""
-        self._follow(runner)
-
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Follow the best files."""
-        self._follow(runner)
-
-    def after_train(self, runner: Runner) -> None:
-        """Follow what else was saved."""
-        self._follow(runner)
-
-    def _follow(self, runner: Runner) -> None:
-        if not self._saved:
+    def write(self, source: Path) -> None:
+        """Write the student's file of one checkpoint, unless it is there already."""
+        target, time = self.beside(source), source.stat().st_mtime_ns
+        if target.is_file() and target.stat().st_mtime_ns == time:
             return
-        self._saved = False
-        hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
-        info = runner.message_hub.runtime_info
-        names = {hook.last_ckpt for hook in hooks}
-        names |= {v for k, v in info.items() if k == 'last_ckpt' or k.startswith('best_ckpt')}
-        for source in sorted(Path(name) for name in names if name):
-            if source.is_file():
-                _mirror(source)
-        for hook in hooks:
-            _remove_orphans(Path(hook.out_dir), hook.filename_tmpl)
-
-
-def _mirror(source: Path) -> None:
-    """Write the student's file of one checkpoint, unless it is there already."""
-    target = source.with_name(f'{source.stem}{SUFFIX}{source.suffix}')
-    time = source.stat().st_mtime_ns
-    if target.is_file() and target.stat().st_mtime_ns == time:
-        return
-    # mapped into memory, so that the optimizer's part is never read
-    checkpoint = torch.load(str(source), map_location='cpu', mmap=True, weights_only=False)
-    part = target.with_name(f'.{target.name}.part')
-    torch.save(student_checkpoint(checkpoint), part)
-    os.utime(part, ns=(time, time))  # how a later call knows that it is up to date
-    os.replace(part, target)
-
-
-def _remove_orphans(folder: Path, template: str) -> None:
-    """Remove the student files of checkpoints that were removed.
-
-    Args:
-        folder: where the checkpoint hook writes.
-        template: how it names its files, such as ``'iter_{}.pth'``; others' files are left alone.
-    """
-    stem, suffix = os.path.splitext(template)
-    numbered = r'\d+'.join(re.escape(part) for part in re.split(r'\{[^}]*\}', stem))
-    ours = re.compile(rf'(best_.+_)?{numbered}{SUFFIX}{re.escape(suffix)}')
-    if not folder.is_dir():
-        return
-    for file in folder.iterdir():
-        source = file.with_name(file.stem.removesuffix(SUFFIX) + file.suffix)
-        if ours.fullmatch(file.name) and not source.exists():
-            file.unlink()
+        checkpoint = load_mapped(source, trust=self.written)
+        student = student_checkpoint(checkpoint)
+        if names := not_finite(student['state_dict']):
+            target.unlink(missing_ok=True)
+            print_log(
+                f'{len(names)} weights of the student are not finite in {source}, such as '
+                f'{names[0]}: {target.name} is not written. Go on from an older checkpoint, with a '
+                'lower learning rate.',
+                'current',
+                logging.ERROR,
+            )
+            return
+        part = target.with_name(f'.{target.name}.part')
+        torch.save(student, part)
+        os.utime(part, ns=(time, time))  # how a later call knows that it is up to date
+        os.replace(part, target)

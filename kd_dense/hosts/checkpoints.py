@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
+import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ..errors import SetupError
+from .loading import CANNOT_READ, guarded_loading, reason
 
 STUDENT_PREFIX = 'student.'
 OTHER_CHECKPOINT = (
@@ -21,44 +21,48 @@ OTHER_CHECKPOINT = (
 )
 
 
-def read_checkpoint(path: str | Path, role: str, advice: str = '') -> dict[str, Any]:
+def read_checkpoint(
+    path: str | Path, role: str, advice: str = '', trust: bool = False
+) -> dict[str, Any]:
     """Read a checkpoint from a path or URL to the CPU.
 
     Args:
         path: of a file, or a URL.
         role: ``'teacher'`` or ``'student'``, for messages.
         advice: how to get the file, for the message.
+        trust: read it also where it holds more than weights, which may run its code.
 
     Raises:
         FileNotFoundError: there is no such file, or it could not be downloaded.
-        SetupError: the file is no checkpoint.
+        SetupError: the file is no checkpoint, is damaged or holds more than weights.
     """
     name = str(path)
     remote = '://' in name
-    if not remote and not Path(name).is_file():
+    if not remote and not Path(name).expanduser().is_file():
         raise FileNotFoundError(
             f'The checkpoint of the {role} was not found: {name} (looked from {Path.cwd()}). '
             + (advice or f'Train the {role} first, or name another checkpoint.')
         )
+    if remote and not any(each and re.match(each, name) for each in CheckpointLoader._schemes):
+        raise SetupError(
+            f'The checkpoint of the {role} is named by a URL of an unknown kind: {name}. Use '
+            'https:// or the path of a file.'
+        )
     try:
-        checkpoint = CheckpointLoader.load_checkpoint(name, map_location='cpu', logger='silent')
+        with guarded_loading(trust):
+            checkpoint = CheckpointLoader.load_checkpoint(name, 'cpu', logger='silent')
     except OSError as error:  # URLError and HTTPError are OSErrors
         raise FileNotFoundError(
             f'The checkpoint of the {role} could not be fetched: {name} ({error}). Download it on '
             'a machine with a network and name the file instead.'
         ) from error
-    except (
-        UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        ImportError,
-    ) as error:
+    except SetupError as error:
+        text = str(error).removeprefix('The checkpoint ')
+        colon = ':' if text == str(error) else ''
+        raise SetupError(f'The checkpoint of the {role}{colon} {text}') from error.__cause__
+    except CANNOT_READ as error:
         raise SetupError(
-            f'The checkpoint of the {role} cannot be read: {name} ({error}). It may be cut short; '
-            'copy or train it again.'
+            f'The checkpoint of the {role} cannot be read: {name}: {reason(error)}'
         ) from error
     if not isinstance(checkpoint, dict):
         raise SetupError(
@@ -83,11 +87,6 @@ def checkpoints_of(folder: Path) -> list[Path]:
     note = folder / 'last_checkpoint'
     noted = folder / Path(note.read_text().strip()).name if note.is_file() else folder
     return [noted, *(p for p in found if p != noted)] if noted.is_file() else found
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a checkpoint was written to its end."""
-    return zipfile.is_zipfile(path)
 
 
 def model_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -170,7 +169,7 @@ def load_completely(model: nn.Module, state: Mapping[str, Tensor], source: str, 
         role: ``'teacher'`` or ``'student'``, for messages.
 
     Raises:
-        SetupError: a weight is missing, left over or of another shape.
+        SetupError: a weight is missing, left over, of another shape or not finite.
     """
     found = compare_weights(model, state)
     if not found.complete:
@@ -178,7 +177,50 @@ def load_completely(model: nn.Module, state: Mapping[str, Tensor], source: str, 
             f'The checkpoint {source} does not fit the {role} ({type(model).__name__}): {found}. '
             f'Nothing was loaded. {OTHER_CHECKPOINT}'
         )
+    check_finite(state, source, role)
     model.load_state_dict(state, strict=False)
+
+
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the weights that hold a NaN or an infinity; an infinity in a mask is none."""
+    found = []
+    for name, value in state.items():
+        if not (isinstance(value, Tensor) and value.is_floating_point() and value.numel()):
+            continue
+        masks = 'mask' in name.rsplit('.', 1)[-1]
+        if value.isnan().any() or (not masks and value.isinf().any()):
+            found.append(name)
+    return found
+
+
+def check_finite(state: Mapping[str, Tensor], source: str, role: str) -> None:
+    """Check that weights can be computed with.
+
+    Args:
+        state: by name.
+        source: path of the checkpoint, for messages.
+        role: ``'teacher'`` or ``'student'``, for messages.
+
+    Raises:
+        SetupError: some are not finite, or all are zero.
+    """
+    if names := not_finite(state):
+        raise SetupError(
+            f'{len(names)} of {len(state)} weights of the {role} are not finite: {_some(names)}, '
+            f'in {source}. Its training diverged: take an older checkpoint, or train it again with '
+            'a lower learning rate.'
+        )
+    if is_zero(state):
+        raise SetupError(
+            f'All weights of the {role} are zero, in {source}: it says the same of every picture. '
+            'Name another checkpoint.'
+        )
+
+
+def is_zero(state: Mapping[str, Tensor]) -> bool:
+    """Whether every weight matrix and convolution is zero."""
+    matrices = [v for v in state.values() if isinstance(v, Tensor) and v.ndim > 1]
+    return bool(matrices) and not any(torch.count_nonzero(each) for each in matrices)
 
 
 def _some(names: list[str], most: int = 4) -> str:

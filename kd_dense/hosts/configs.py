@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from ..errors import SetupError
 from ..registry import MODELS
 from .models import DISTILLER_TYPES, read_model_config
 
@@ -34,6 +37,91 @@ def check_data(config: Config, parts: tuple[str, ...]) -> None:
                     f'The data is not there: {path} (for {part}, looked from {Path.cwd()}). '
                     + config.get('data_help', 'Set `data_root` of the config to where it is.')
                 )
+
+
+class _Readable(float):
+    """A float that a config's text gives in a form which Python reads back."""
+
+    def __repr__(self) -> str:
+        return f"float('{float(self)}')"
+
+
+def with_readable_floats(config: Config) -> Config:
+    """Let the infinities and NaNs of a config survive being written as text and read back.
+
+    MMEngine writes ``inf`` and ``nan``, which are no names of Python, into each checkpoint.
+
+    Args:
+        config: is changed, and returned.
+    """
+    if found := dict(_not_finite(config.to_dict(), '')):
+        config.merge_from_dict(found)
+    return config
+
+
+def _not_finite(part: Any, where: str) -> Iterator[tuple[str, _Readable]]:
+    """The floats of a config that are not finite, by their dotted keys."""
+    if isinstance(part, float) and not math.isfinite(part):
+        yield where, _Readable(part)
+        return
+    inside = part.items() if isinstance(part, Mapping) else ()
+    if isinstance(part, list | tuple):
+        inside = enumerate(part)
+    for key, each in inside:
+        yield from _not_finite(each, f'{where}.{key}' if where else str(key))
+
+
+def config_from_text(text: str) -> Config:
+    """A config from the text that MMEngine writes of one, whose values are read and not run.
+
+    Args:
+        text: names and values, as ``Config.pretty_text`` gives them.
+
+    Raises:
+        SetupError: it holds anything else.
+    """
+    values = {}
+    try:
+        for statement in ast.parse(text).body:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value) if name != '_base_':
+                    values[name] = _value(value)
+                case _:
+                    raise ValueError(f'line {statement.lineno} assigns nothing')
+    except (SyntaxError, ValueError) as error:
+        raise SetupError(
+            f'The text of a config in a checkpoint holds more than names and values ({error}): it '
+            'is not run.'
+        ) from None
+    return Config(values)
+
+
+def _value(node: ast.expr) -> Any:
+    """The value that a part of a config's text says.
+
+    Raises:
+        ValueError: it would have to be run.
+    """
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id='inf' | 'nan' as name):  # as MMEngine writes them
+            return float(name)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_value(operand)
+        case ast.List(elts=parts):
+            return [_value(part) for part in parts]
+        case ast.Tuple(elts=parts):
+            return tuple(_value(part) for part in parts)
+        case ast.Set(elts=parts):
+            return {_value(part) for part in parts}
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            return {_value(k): _value(v) for k, v in zip(keys, values, strict=True)}
+        case ast.Call(func=ast.Name(id='dict'), args=[], keywords=named):
+            return {each.arg: _value(each.value) for each in named}
+        case ast.Call(func=ast.Name(id='float'), args=[ast.Constant(value=str(text))], keywords=[]):
+            return float(text)
+    raise ValueError(f'line {node.lineno} calls or names something')
 
 
 def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:

@@ -22,6 +22,8 @@ def build_losses(configs: Mapping[str, Mapping[str, Any]], teachers: list[str]) 
         SetupError: one is no distillation loss, has unknown arguments, or names somebody who is
             not there.
     """
+    if not isinstance(configs, Mapping):
+        raise SetupError(f'`losses` is {configs!r}; it is a dict of losses by name.')
     losses = Losses()
     for name, given in configs.items():
         where = f'losses.{name}'

@@ -91,9 +91,19 @@ class Run:
 
     @cached_property
     def balance(self) -> dict[str, Any] | None:
-        """What ``LossBalanceHook`` measured."""
+        """What ``LossBalanceHook`` measured.
+
+        Raises:
+            SetupError: the file is damaged.
+        """
         path = self.folder / 'loss_balance.json'
-        return json.loads(path.read_text()) if path.is_file() else None
+        try:
+            return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None
+        except ValueError as error:
+            raise SetupError(
+                f'{path} cannot be read ({error}). Remove it; the report then says nothing of the '
+                'balance of the losses.'
+            ) from None
 
     @cached_property
     def record(self) -> dict[str, Any] | None:

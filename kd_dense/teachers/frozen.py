@@ -52,6 +52,7 @@ class FrozenTeacher(Teacher):
         same_classes: whether teacher and student must know the same classes in the same order.
             Turn it off only for losses that read no class scores.
         untrained: allow a teacher without checkpoint (to measure speed or memory, say).
+        trust: read a checkpoint that holds more than weights, which may run its code.
 
     Raises:
         SetupError: an unknown precision, no checkpoint, or a word where True or False belongs.
@@ -65,10 +66,12 @@ class FrozenTeacher(Teacher):
         fast: bool = True,
         same_classes: bool = True,
         untrained: bool = False,
+        trust: bool = False,
     ) -> None:
         if dtype not in DTYPES:
             raise SetupError(f'teacher.dtype is {dtype!r}; choose one of {", ".join(DTYPES)}.')
-        for name, value in dict(fast=fast, same_classes=same_classes, untrained=untrained).items():
+        switches = dict(fast=fast, same_classes=same_classes, untrained=untrained, trust=trust)
+        for name, value in switches.items():
             if not isinstance(value, bool):
                 raise SetupError(f'teacher.{name} is {value!r}; it is True or False.')
         if checkpoint is None and not untrained:
@@ -84,6 +87,7 @@ class FrozenTeacher(Teacher):
         self.dtype = DTYPES[dtype]
         self.fast = fast
         self.same_classes = same_classes
+        self.trust = trust
         self._loaded = False
         self._has_weights = False
         self._renormalize: Renormalize | None = None
@@ -147,7 +151,7 @@ class FrozenTeacher(Teacher):
         ours = isinstance(self.config, str) and '::' not in self.config
         command = f'kd-dense train {self.config}'
         advice = f'Train the teacher first: {command}' if ours else ''
-        return read_checkpoint(self.checkpoint, 'teacher', advice)
+        return read_checkpoint(self.checkpoint, 'teacher', advice, self.trust)
 
     @property
     def loaded(self) -> bool:

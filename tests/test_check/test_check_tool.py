@@ -22,7 +22,7 @@ def test_a_healthy_pair_passes_with_time_and_memory(config, tmp_path):
     told = json.loads(done.stdout)
     assert told['healthy'] and told['warnings'] == 0
     assert [section['title'] for section in told['sections']] == [
-        'Models', 'Weights', 'Classes', 'Preprocessing', 'Pair',
+        'Models', 'Weights', 'Classes', 'Preprocessing', 'Pair', 'Annotations',
         'One batch of the training set', 'Losses on this batch', 'Cost of a step',
     ]  # fmt: skip
     alone, taught, *parts = told['sections'][-1]['lines']

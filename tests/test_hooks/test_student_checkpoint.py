@@ -9,7 +9,6 @@ from mmengine.config import Config
 
 from kd_dense.errors import SetupError
 from kd_dense.hooks import StudentCheckpointHook, student_checkpoint
-from kd_dense.hooks.student_checkpoint import _mirror, _remove_orphans
 from kd_dense.hosts import build_model, read_model_config
 from kd_dense.version import __version__
 
@@ -86,7 +85,7 @@ def test_a_killed_write_leaves_no_half_file_and_resuming_catches_up(
     target.unlink()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(torch, 'save', killed)
-        _mirror(work / 'iter_2.pth')
+        StudentCheckpointHook().write(work / 'iter_2.pth')
     assert not target.exists()
     training(custom_hooks=[HOOK], resume=True).train()
     assert read(target)['meta']['iter'] == 2
@@ -96,12 +95,12 @@ def test_a_killed_write_leaves_no_half_file_and_resuming_catches_up(
 def test_an_unchanged_checkpoint_is_not_read_again(tmp_path, monkeypatch):
     source = tmp_path / 'iter_1.pth'
     torch.save({'state_dict': {'student.w': torch.ones(1)}}, source)
-    _mirror(source)
+    StudentCheckpointHook().write(source)
     os.utime(source, ns=(5, 5))
-    _mirror(source)
+    StudentCheckpointHook().write(source)
     assert (tmp_path / 'iter_1_student.pth').stat().st_mtime_ns == 5
     monkeypatch.setattr(torch, 'load', lambda *_, **__: pytest.fail('read again'))
-    _mirror(source)
+    StudentCheckpointHook().write(source)
 
 
 def test_an_iteration_without_a_checkpoint_costs_nothing():
@@ -113,7 +112,7 @@ def test_only_its_own_files_are_removed(tmp_path):
     gone = ['iter_5_student.pth', 'best_coco_bbox_mAP_iter_5_student.pth']
     for name in kept + gone:
         (tmp_path / name).touch()
-    _remove_orphans(tmp_path, 'iter_{}.pth')
+    StudentCheckpointHook()._remove_orphans(tmp_path, 'iter_{}.pth')
     assert names(tmp_path) == set(kept)
 
 
