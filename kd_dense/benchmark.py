@@ -235,14 +235,12 @@ def teacher_forward(model: nn.Module, data: dict) -> None:
     """The teacher as its host runs it, no gradients: trunk and heads, on as many proposals."""
     with torch.no_grad():
         batch = model.data_preprocessor(copy.deepcopy(data), True)
+        if not hasattr(model, 'roi_head'):
+            model(**batch, mode='tensor')
+            return
         features = model.extract_feat(batch['inputs'])
-        if hasattr(model, 'bbox_head'):
-            model.bbox_head(features)
-        elif hasattr(model, 'decode_head'):
-            model.decode_head(features)
-        else:
-            model.rpn_head(features)
-            model.roi_head._bbox_forward(features, noise_proposals(batch['inputs']))
+        model.rpn_head(features)
+        model.roi_head._bbox_forward(features, noise_proposals(batch['inputs']))
 
 
 def noise_proposals(images: Tensor) -> Tensor:

@@ -253,8 +253,7 @@ def plain_of(model: dict, root: Path, folder: Path, **changes):
 def exported(plain, folder: Path, size=(72, 100), normalize: bool = True, tolerance: float = 1e-4):
     """Written and compared; returns the graph, the file, the example and the differences."""
     pytest.importorskip('onnxruntime')
-    from kd_dense.export.onnx.compare import compare
-    from kd_dense.export.onnx.example import find_example
+    from kd_dense.export.onnx.compare import compare, find_example
     from kd_dense.export.onnx.write import write_onnx
 
     example, _ = find_example(plain, None, size)

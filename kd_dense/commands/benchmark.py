@@ -95,7 +95,3 @@ def report(middle: dict[str, float], memory: dict[str, float | None], floor: Seq
         rows.append((name, f'{seconds:.3f}', *ratios, peak))
     print(*text_table(rows, ('', 'median s', *references, 'peak MiB'), right=True), sep='\n')
     print(f'our losses, forward, are {middle[LOSSES] / middle[OURS[0]]:.1%} of our step')
-
-
-if __name__ == '__main__':
-    main()

@@ -18,7 +18,7 @@ from contextlib import redirect_stdout
 from mmengine.logging import MMLogger
 
 from ..check import WARNING, WRONG, examine
-from ..launch import Overrides, at_least, command_line, edge_options, read_config
+from ..launch import at_least, command_line, override_options, read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,17 +38,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--json', action='store_true', help='print JSON, and nothing else')
     parser.add_argument('--strict', action='store_true', help='exit with 1 for warnings too')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=Overrides, help='overrides of the config'
-    )
-    edge_options(parser)
+    override_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Examine, print, and exit with what was found."""
     args = parse_args()
-    args.work_dir, args.launcher, args.local_rank = None, 'none', 0
     warnings.filterwarnings('ignore')
     with redirect_stdout(sys.stderr):  # where it logs then
         MMLogger.get_instance('kd_dense.check', log_level='WARNING')
@@ -63,7 +59,3 @@ def main() -> None:
         colour = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
         print(report.as_table(width, colour))
     sys.exit(bool(report.findings(WRONG, *[WARNING] * args.strict)))
-
-
-if __name__ == '__main__':
-    main()

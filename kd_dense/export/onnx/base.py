@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from ...teachers.renormalize import preprocessing_of
+from .predict_onnx import as_input
+
+Batch = dict[str, list]  # of one image, as a data loader gives it
 
 
 class Graph(nn.Module):
@@ -64,3 +70,9 @@ def pad_divisor(model: nn.Module) -> int:
     if hasattr(preprocessor, 'size_divisor'):  # mmseg's, which pads in testing only by test_cfg
         return (preprocessor.test_cfg or {}).get('size_divisor') or 1
     return preprocessor.pad_size_divisor
+
+
+def graph_input(example: Batch, facts: dict[str, Any]) -> Tensor:
+    """What a graph with these facts in its metadata is fed with, (1, 3, H, W)."""
+    rgb = example['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1].astype(np.uint8)
+    return torch.from_numpy(as_input(Image.fromarray(np.ascontiguousarray(rgb)), facts))

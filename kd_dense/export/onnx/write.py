@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from ...errors import SetupError
 from ..plain import Plain, test_pipeline
-from .base import Graph
-from .example import Batch, graph_input
+from .base import Batch, Graph, graph_input
 from .graphs import SegmentationGraph, graph_of
 
 # what onnxruntime runs everywhere, and has RoIAlign as mmdet has it
