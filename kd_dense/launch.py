@@ -78,6 +78,20 @@ def edge_options(parser: argparse.ArgumentParser, checkpoints: bool = True) -> N
         )
 
 
+def override_options(
+    parser: argparse.ArgumentParser, text: str = 'overrides of the config'
+) -> None:
+    """Add what a tool takes that reads configs and trains nothing.
+
+    Args:
+        parser: of the tool.
+        text: what is overridden.
+    """
+    parser.add_argument('--cfg-options', nargs='+', action=Overrides, help=text)
+    parser.set_defaults(work_dir=None, launcher='none', local_rank=0)
+    edge_options(parser)
+
+
 def common_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that mmdet users expect of every tool."""
     parser.add_argument('--work-dir', help='where to write; default: work_dirs/NAME_OF_CONFIG')

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import re
 import statistics
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -67,6 +70,17 @@ def peak_memory(on_gpu: bool) -> float:
     status = Path('/proc/self/status').read_text()
     found = re.search(r'VmHWM:\s+(\d+) kB', status)
     return int(found[1]) / 2**10 if found else float('nan')
+
+
+def in_fresh_process(function: Callable[..., float], *arguments: Any) -> float | None:
+    """What a function of a module returns in a process of its own; None where it failed there.
+
+    What it prints is not shown.
+    """
+    code = 'import pickle, sys; run, given = pickle.load(sys.stdin.buffer); print(run(*given))'
+    given = pickle.dumps((function, arguments))
+    done = subprocess.run([sys.executable, '-c', code], input=given, capture_output=True)
+    return None if done.returncode else float(done.stdout.split()[-1])
 
 
 def training_step(model: BaseModel, optimizer: OptimWrapper, data: dict[str, Any]) -> None:

@@ -253,13 +253,12 @@ def plain_of(model: dict, root: Path, folder: Path, **changes):
 def exported(plain, folder: Path, size=(72, 100), normalize: bool = True, tolerance: float = 1e-4):
     """Written and compared; returns the graph, the file, the example and the differences."""
     pytest.importorskip('onnxruntime')
-    from kd_dense.export.onnx.compare import compare
-    from kd_dense.export.onnx.example import find_example, graph_input
+    from kd_dense.export.onnx.compare import compare, find_example
     from kd_dense.export.onnx.write import write_onnx
 
-    example = find_example(plain, None, size)
+    example, _ = find_example(plain, None, size)
     path = folder / 'student.onnx'
-    graph = write_onnx(plain, path, graph_input(normalize, plain, example), normalize)
+    graph = write_onnx(plain, path, example, normalize)
     return graph, path, example, compare(plain, graph, path, example, tolerance)
 
 
@@ -302,7 +301,7 @@ def test_graphs_of_dense_heads_agree_with_mmdets_own_detections(name, digits_roo
     plain = plain_of(other_head(HEADS[name]), digits_root, tmp_path)
     _, _, example, found = exported(plain, tmp_path)
     assert all(difference.fine for difference in found)
-    assert len(found) == 9 and 'val_000000' in example.source
+    assert len(found) == 9 and 'val_000000' in example['data_samples'][0].img_path
     lost = next(d for d in found if 'not found again' in d.what)
     assert int(lost.what.split()[1]) > 3  # there was something to find
 

@@ -1,6 +1,7 @@
 """Time, memory and the parts of a step."""
 
 import copy
+import math
 import time
 
 import pytest
@@ -8,7 +9,14 @@ import torch
 from mmengine.optim import build_optim_wrapper
 
 from kd_dense import MODELS
-from kd_dense.measure import all_seconds, medians, parts_of_step, peak_memory, training_step
+from kd_dense.measure import (
+    all_seconds,
+    in_fresh_process,
+    medians,
+    parts_of_step,
+    peak_memory,
+    training_step,
+)
 from tests.helpers.models import distiller
 from tests.helpers.pairs import raw
 
@@ -74,3 +82,8 @@ def test_a_teacher_that_nobody_looks_at_has_no_part(step):
         loss.weight = 0
     parts = parts_of_step(run, on_gpu=False)
     assert set(parts) == {'student', 'backward and update'}
+
+
+def test_a_fresh_process_returns_a_number_or_none_where_it_failed():
+    assert in_fresh_process(math.sqrt, 4.0) == 2.0
+    assert in_fresh_process(math.sqrt, -1.0) is None

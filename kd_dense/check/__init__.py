@@ -4,7 +4,7 @@ Each ``examine_...`` looks at one side of what was built of a config (:class:`.b
 tells what it finds in a section of the report (:class:`.findings.Section`).
 """
 
-from .examine import Options, before_training, examine
+from .examine import before_training, examine
 from .findings import OK, SKIPPED, WARNING, WRONG, Line, Report, Section
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     'WARNING',
     'WRONG',
     'Line',
-    'Options',
     'Report',
     'Section',
     'before_training',

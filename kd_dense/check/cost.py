@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
-import subprocess
-import sys
 from functools import partial
 from typing import Any
 
@@ -18,7 +15,14 @@ from mmengine.utils import import_modules_from_strings
 
 from ..hosts import build_model, isolated_rng
 from ..hosts.configs import is_distiller, plain_student
-from ..measure import all_seconds, medians, parts_of_step, peak_memory, training_step
+from ..measure import (
+    all_seconds,
+    in_fresh_process,
+    medians,
+    parts_of_step,
+    peak_memory,
+    training_step,
+)
 from ..registry import MODELS
 from .built import Built
 from .findings import Section
@@ -54,7 +58,7 @@ def examine_cost(
         if on_gpu:
             torch.cuda.empty_cache()
         for name, each in configs.items():
-            peak = _peak(each, batch)
+            peak = in_fresh_process(_peak, each, batch)
             factor = times[name] / times[WITHOUT]
             shown = f'{times[name]:.3g}' + (f' (x {factor:.2f})' if name == WITH else '')
             memory = 'unknown' if peak is None else f'{peak:.0f}'
@@ -86,15 +90,8 @@ def optimizer_config(config: Config, on_gpu: bool) -> ConfigDict:
     return wrapper
 
 
-def _peak(config: Config, batch: dict[str, Any]) -> float | None:
-    """Peak memory in MiB of a training, in a fresh process of its own; None where that failed."""
-    command = [sys.executable, '-m', __name__]
-    done = subprocess.run(command, input=pickle.dumps((config, batch)), capture_output=True)
-    return None if done.returncode else float(done.stdout.split()[-1])
-
-
-def _peak_here(config: Config, batch: dict[str, Any]) -> float:
-    """Peak memory in MiB of three steps, in this fresh process."""
+def _peak(config: Config, batch: dict[str, Any]) -> float:
+    """Peak memory in MiB of three steps, in a fresh process."""
     if imports := config.get('custom_imports'):
         import_modules_from_strings(**imports)
     device = get_device()
@@ -110,7 +107,3 @@ def _peak_here(config: Config, batch: dict[str, Any]) -> float:
         for _ in range(3):
             training_step(model, optimizer, batch)
     return peak_memory(on_gpu)
-
-
-if __name__ == '__main__':
-    print(_peak_here(*pickle.load(sys.stdin.buffer)))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
@@ -25,41 +23,29 @@ from .findings import WARNING, WRONG, Report, Section
 from .first_batch import examine_batch, examine_losses, read_batch, start_training
 from .preprocessing import examine_preprocessing
 from .validation import examine_quality
-from .weights import Checkpoints, examine_weights
+from .weights import Checkpoints, announce, examine_weights
 
 COUNTER = itertools.count()  # of examinations: mmengine shares messages between equal names
-
-
-@dataclass(frozen=True)
-class Options:
-    """How far an examination goes.
-
-    Args:
-        checkpoint: what the student starts from; None for the config's ``load_from``.
-        steps: of training to time; 0 for none.
-        validate: images of the validation set to evaluate on; 0 for none.
-    """
-
-    checkpoint: str | None = None
-    steps: int = 3
-    validate: int = 0
 
 
 def examine(
     config: Config,
     subject: str,
-    options: Options,
-    say: Callable[[str], None] = lambda _: None,
+    checkpoint: str | None = None,
+    steps: int = 3,
+    validate: int = 0,
 ) -> Report:
     """Examine a distillation before it is trained; all findings are collected.
 
     Nothing is written but what training would cache of the network; the config is not changed.
+    What takes its time is told on stderr.
 
     Args:
         config: of the training.
         subject: what to call it.
-        options: how far to go.
-        say: is told what takes its time.
+        checkpoint: what the student starts from; None for the config's ``load_from``.
+        steps: of training to time; 0 for none.
+        validate: images of the validation set to evaluate on; 0 for none.
 
     Raises:
         SetupError: the config trains nothing with a teacher.
@@ -72,12 +58,12 @@ def examine(
     MessageHub.get_instance(f'kd_dense.check.{next(COUNTER)}')  # none of another training
     report = Report(subject)
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
-        say('building teachers and student')
+        announce('building teachers and student')
         built = build(config, report.section('Models'))
-        read = _at_rest(built, config, options.checkpoint or config.get('load_from'), report)
-        say('reading the annotations')
+        read = _at_rest(built, config, checkpoint or config.get('load_from'), report)
+        announce('reading the annotations')
         _annotations(config, report.section('Annotations'))
-        _at_work(built, read, config, options, report, say)
+        _at_work(built, read, config, steps, validate, report)
     return report
 
 
@@ -136,9 +122,9 @@ def _at_work(
     built: Built,
     read: Checkpoints,
     config: Config,
-    options: Options,
+    steps: int,
+    validate: int,
     report: Report,
-    say: Callable[[str], None],
 ) -> None:
     """What shows on real images."""
     section = report.section('One batch of the training set')
@@ -146,7 +132,7 @@ def _at_work(
         section.skipped('batch', 'there is no student to show it to')
         return
     batch: dict[str, Any] | None = None
-    say('reading a batch of the training set')
+    announce('reading a batch of the training set')
     with section.collect_errors('data'):
         check_data(config, ('train_dataloader',))
         batch = read_batch(config)
@@ -156,8 +142,14 @@ def _at_work(
     examine_batch(built.student.to(device), batch, section)
 
     section = report.section('Losses on this batch')
-    say('computing every loss and its gradient')
-    if not _loads(built, told=not report.healthy, section=section):
+    announce('computing every loss and its gradient')
+    loading = Section('')
+    if built.distiller is not None:
+        with loading.collect_errors('teacher'):
+            built.distiller.load_teacher()
+    if report.healthy:  # or it was told of the weights
+        section.lines += loading.lines
+    if built.distiller is None or loading.lines:
         section.skipped('losses', 'the pair cannot train yet: see what is wrong')
         return
     wrapper = optimizer_config(config, on_gpu=device.startswith('cuda'))
@@ -166,31 +158,13 @@ def _at_work(
         return
     examine_losses(built, batch, optimizer, config, section)
 
-    if options.validate:
+    if validate:
         section = report.section('Quality')
-        say(f'evaluating on {options.validate} images of the validation set')
+        announce(f'evaluating on {validate} images of the validation set')
         with section.collect_errors('validation set'):
             check_data(config, ('val_dataloader',))
-            examine_quality(built, STUDENT in read, config, options.validate, section)
-    if options.steps:
-        say(f'timing {options.steps} steps')
+            examine_quality(built, STUDENT in read, config, validate, section)
+    if steps:
+        announce(f'timing {steps} steps')
         section = report.section('Cost of a step')
-        examine_cost(built, optimizer, batch, config, options.steps, section)
-
-
-def _loads(built: Built, told: bool, section: Section) -> bool:
-    """Whether the teachers can be loaded beside their student.
-
-    Args:
-        built: with a distiller, or without.
-        told: whether what is wrong with the pair was told before.
-        section: where to tell it else.
-    """
-    if built.distiller is None:
-        return False
-    tried = Section('')
-    with tried.collect_errors('teacher'):
-        built.distiller.load_teacher()
-    if not told:
-        section.lines += tried.lines
-    return not tried.lines
+        examine_cost(built, optimizer, batch, config, steps, section)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-from ast import literal_eval
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..distiller import STUDENT
+from ..hosts.configs import value_in_text
 from ..teachers.renormalize import Preprocessing, Renormalize, preprocessing_of
 from .built import Built
 from .findings import WARNING, Section
@@ -130,19 +130,17 @@ def trained_with(checkpoint: Mapping[str, Any]) -> Statistics | None:
     if not isinstance(text, str):
         return None
     try:
-        assigned = {
-            target.id: statement.value
-            for statement in _Literals().visit(ast.parse(text)).body
+        found = {
+            name.id: value_in_text(statement.value)
+            for statement in ast.parse(text).body
             if isinstance(statement, ast.Assign)
-            for target in statement.targets
-            if isinstance(target, ast.Name)
+            for name in statement.targets
+            if isinstance(name, ast.Name) and name.id in ('model', *PARTS)
         }
-        model = literal_eval(assigned['model']) if 'model' in assigned else {}
-        candidates = [
-            model.get('data_preprocessor'),
-            (model.get('student') or {}).get('data_preprocessor'),  # of a distiller
-            *(literal_eval(assigned[k]) for k in PARTS if k in assigned),
-        ]
+        model = found.get('model', {})
+        student = model.get('student') or {}  # of a distiller
+        candidates = [each.get('data_preprocessor') for each in (model, student)]
+        candidates += [found.get(part) for part in PARTS]
     except (SyntaxError, ValueError, AttributeError):  # no plain config
         return None
     told = next((c for c in candidates if c and c.get('mean') is not None), None)
@@ -150,17 +148,6 @@ def trained_with(checkpoint: Mapping[str, Any]) -> Statistics | None:
         return None
     rgb = any(told.get(key, False) for key in ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb'))
     return Statistics(tuple(told['mean']), tuple(told['std']), rgb)
-
-
-class _Literals(ast.NodeTransformer):
-    """Writes ``dict(...)`` as a literal."""
-
-    def visit_Call(self, node: ast.Call) -> ast.expr:
-        self.generic_visit(node)
-        if getattr(node.func, 'id', '') != 'dict' or node.args:
-            return node
-        keys = [ast.Constant(keyword.arg) for keyword in node.keywords]
-        return ast.Dict(keys, [keyword.value for keyword in node.keywords])
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -44,14 +44,14 @@ def examine_weights(
     read: Checkpoints = {}
     for name, teacher in built.teachers.items():
         with section.collect_errors(name):
-            announce(teacher.source)
+            announce_source(teacher.source)
             if (checkpoint := teacher.read_checkpoint()) is not None:
                 read[name] = checkpoint
             if name in built.models:  # or it was told why it has none
                 _teacher(name, teacher, built.models[name], checkpoint, section)
     if start is not None:
         with section.collect_errors(STUDENT):
-            announce(start)
+            announce_source(start)
             read[STUDENT] = read_checkpoint(start, STUDENT)
             if built.student is not None:
                 found = compare_weights(built.student, model_state(read[STUDENT]))
@@ -67,16 +67,21 @@ def examine_weights(
     return read
 
 
-def announce(name: str) -> None:
-    """Say what may have to come from the network; training reads the same."""
+def announce(text: str) -> None:
+    """Tell on stderr what takes its time."""
+    print(f'{text} ...', file=sys.stderr, flush=True)
+
+
+def announce_source(name: str) -> None:
+    """Tell what may have to come from the network; training reads the same."""
     if '://' in name:
-        print(f'reading {name}, from the cache or from the network', file=sys.stderr, flush=True)
+        announce(f'reading {name}, from the cache or from the network')
 
 
 def announce_pretrained(student: nn.Module) -> None:
     """Say what a student will read when it is initialised."""
     for *_, source in _pretrained_parts(student):
-        announce(source)
+        announce_source(source)
 
 
 def _pretrained_parts(
@@ -140,7 +145,7 @@ def _pretrained(student: nn.Module, section: Section, fetch: bool) -> None:
                 way_out = 'Name the package or the network that fits (`init_cfg`, `model_name`).'
                 _tell(item, found, source, section, initializer.misfit(found), way_out)
                 continue
-            announce(source)
+            announce_source(source)
             state = _named_state(read_checkpoint(source, item), init.get('prefix'))
             found = compare_weights(module, state)
             if not found.matched and (loader := _own_loader(module)):

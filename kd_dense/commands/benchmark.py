@@ -5,34 +5,28 @@ kd-dense benchmark --pair faster_rcnn   # Chen 2017, which mmdet has nothing to 
 kd-dense benchmark --pair pspnet        # structured distillation, its discriminator included
 
 All subjects take turns in one process, so that a busy machine slows all alike; the table shows
-medians. Peak memory comes from one fresh process per subject. Weights are random and images are
-noise: the time does not depend on them, but for the number of positives (7 boxes per image).
+medians. What our losses take, forward, is of the profiler. Peak memory comes from one fresh
+process per subject. Weights are random and images are noise: the time does not depend on them, but
+for the number of positives (7 boxes per image).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 
 from mmengine.logging import MMLogger
 from mmengine.utils.dl_utils import collect_env
 
-from ..benchmark.subjects import CRITIC, LOSSES, PAIRS, Subjects
+from ..benchmark import CRITIC, OURS, PAIRS, Subjects, peak_of
 from ..launch import at_least, command_line, edge_options
-from ..measure import all_seconds, medians, peak_memory
+from ..measure import all_seconds, in_fresh_process, medians, parts_of_step
 from ..text_table import text_table
 
-
-def memory_in_fresh_process(name: str, args: argparse.Namespace) -> float:
-    """Run this command for one subject's memory."""
-    command = [sys.executable, '-m', __spec__.name, '--memory-of', name]
-    command += ['--images', str(args.images), '--size', str(args.size), '--device', args.device]
-    command += ['--pair', args.pair]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.strip().splitlines()[-1])
+LOSSES = 'our losses, forward'
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,7 +43,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', default='cpu', help='default: %(default)s')
     parser.add_argument('--out', help='write the numbers to this JSON file too')
     parser.add_argument('--no-memory', action='store_true', help='measure time only')
-    parser.add_argument('--memory-of', help=argparse.SUPPRESS)
     edge_options(parser, checkpoints=False)
     return parser.parse_args()
 
@@ -58,42 +51,35 @@ def main() -> None:
     """Measure and print the table."""
     args = parse_args()
     with command_line(args):
-        run(args)
+        measure(args)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure and print the table, or one number for the process that asked for it."""
+def measure(args: argparse.Namespace) -> None:
+    """Time all subjects in turns, and print the table."""
     on_gpu = args.device.startswith('cuda')
     warnings.filterwarnings('ignore')
     MMLogger.get_current_instance().setLevel('ERROR')
-    subjects = Subjects(args.pair, args.images, args.size, args.device)
-    if args.memory_of:
-        run = subjects.make(args.memory_of)
-        for _ in range(3):
-            run()
-        print(peak_memory(on_gpu))
-        return
+    given = (args.pair, args.images, args.size, args.device)
+    subjects = Subjects(*given)
     print(f'{args.images} x {args.size} x {args.size} on {args.device}, {args.rounds} rounds')
     names, floor = PAIRS[args.pair].subjects, PAIRS[args.pair].floor
     runs = {name: subjects.make(name) for name in names}
     times = all_seconds(runs, args.rounds, on_gpu, warm_up=2)
+    parts = [parts_of_step(runs[OURS[0]], on_gpu) for _ in range(args.rounds)]
+    times[LOSSES] = [sum(v for k, v in each.items() if k.startswith('losses.')) for each in parts]
     del runs
     middle = medians(times)
     memory = {}
     if not args.no_memory:
-        memory = {n: memory_in_fresh_process(n, args) for n in names if n not in (CRITIC, LOSSES)}
+        memory = {n: in_fresh_process(peak_of, n, *given) for n in names if n != CRITIC}
     report(middle, memory, floor)
     if args.out:
         environment = {k: str(v) for k, v in collect_env().items()}
-        with open(args.out, 'w') as file:
-            json.dump(
-                dict(seconds=times, medians=middle, peak_mib=memory, environment=environment),
-                file,
-                indent=1,
-            )
+        found = dict(seconds=times, medians=middle, peak_mib=memory, environment=environment)
+        Path(args.out).write_text(json.dumps(found, indent=1))
 
 
-def report(middle: dict[str, float], memory: dict[str, float], floor: tuple[str, ...]) -> None:
+def report(middle: dict[str, float], memory: dict[str, float | None], floor: Sequence[str]) -> None:
     """Print the table and the ratios that matter."""
     together = ' + '.join(name.split()[0] for name in floor)
     references = {
@@ -105,13 +91,7 @@ def report(middle: dict[str, float], memory: dict[str, float], floor: tuple[str,
     rows = []
     for name, seconds in middle.items():
         ratios = (f'{seconds / of:.2f}' for of in references.values())
-        peak = f'{memory[name]:.0f}' if name in memory else ''
+        peak = f'{memory[name]:.0f}' if memory.get(name) else ''
         rows.append((name, f'{seconds:.3f}', *ratios, peak))
     print(*text_table(rows, ('', 'median s', *references, 'peak MiB'), right=True), sep='\n')
-    if LOSSES in middle:
-        share = middle[LOSSES] / middle['our step, all, float32']
-        print(f'our losses are {share:.1%} of our step')
-
-
-if __name__ == '__main__':
-    main()
+    print(f'our losses, forward, are {middle[LOSSES] / middle[OURS[0]]:.1%} of our step')

@@ -17,8 +17,8 @@ from contextlib import redirect_stdout
 
 from mmengine.logging import MMLogger
 
-from ..check import WARNING, WRONG, Options, examine
-from ..launch import Overrides, at_least, command_line, edge_options, read_config
+from ..check import WARNING, WRONG, examine
+from ..launch import at_least, command_line, override_options, read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,30 +38,20 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--json', action='store_true', help='print JSON, and nothing else')
     parser.add_argument('--strict', action='store_true', help='exit with 1 for warnings too')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=Overrides, help='overrides of the config'
-    )
-    edge_options(parser)
+    override_options(parser)
     return parser.parse_args()
-
-
-def say(text: str) -> None:
-    """Tell what takes its time."""
-    print(f'{text} ...', file=sys.stderr, flush=True)
 
 
 def main() -> None:
     """Examine, print, and exit with what was found."""
     args = parse_args()
-    args.work_dir, args.launcher, args.local_rank = None, 'none', 0
     warnings.filterwarnings('ignore')
     with redirect_stdout(sys.stderr):  # where it logs then
         MMLogger.get_instance('kd_dense.check', log_level='WARNING')
     # the report alone goes to stdout; what the hosts print is not shown
     with command_line(args), redirect_stdout(io.StringIO()):
         config = read_config(args)
-        options = Options(args.checkpoint, args.steps, args.validate)
-        report = examine(config, args.config, options, say)
+        report = examine(config, args.config, args.checkpoint, args.steps, args.validate)
     if args.json:
         print(json.dumps(report.as_dict(), indent=1, allow_nan=False))
     else:
@@ -69,7 +59,3 @@ def main() -> None:
         colour = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
         print(report.as_table(width, colour))
     sys.exit(bool(report.findings(WRONG, *[WARNING] * args.strict)))
-
-
-if __name__ == '__main__':
-    main()

@@ -79,7 +79,3 @@ def main() -> None:
         print(f'The same again: {command_to("train", path)}', flush=True)
         if not args.dry_run:
             train(config, args, str(path))
-
-
-if __name__ == '__main__':
-    main()

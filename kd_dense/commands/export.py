@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..export import read_plain, write_plain
 from ..export.onnx import predict_onnx
-from ..launch import Overrides, at_least, command_line, edge_options, file_name, read_config, share
+from ..launch import at_least, command_line, file_name, override_options, read_config, share
 from ..record import command_used
 
 
@@ -42,28 +42,23 @@ def parse_args() -> argparse.Namespace:
         default=1e-4,
         help='by which ONNX may differ from torch, of the largest value; default: %(default)s',
     )
-    parser.add_argument('--cfg-options', nargs='+', action=Overrides, help='overrides')
-    edge_options(parser)
-    args = parser.parse_args()
-    args.work_dir, args.launcher, args.local_rank = None, 'none', 0
-    return args
+    override_options(parser)
+    return parser.parse_args()
 
 
 def export_onnx(plain, args: argparse.Namespace, folder: Path) -> None:
     """Write the graph, compare it with the model, and say what it is."""
-    from ..export.onnx.compare import compare
-    from ..export.onnx.example import find_example, graph_input
+    from ..export.onnx.compare import compare, find_example
     from ..export.onnx.write import write_onnx
 
     normalize = not args.no_normalize
-    example = find_example(plain, args.image, args.size)
+    example, source = find_example(plain, args.image, args.size)
     path = folder / f'{args.name}.onnx'
-    images = graph_input(normalize, plain, example)
-    graph = write_onnx(plain, path, images, normalize)
+    graph = write_onnx(plain, path, example, normalize)
     print(f'{path}  ({path.stat().st_size / 1e6:.1f} MB)\n  {graph.kind}')
     if graph.missing:
         print(f'  {graph.missing}')
-    print(f'  onnxruntime against torch on {example.source}:')
+    print(f'  onnxruntime against torch on {source}:')
     for difference in compare(plain, graph, path, example, args.tolerance):
         print(f'    {difference}')
     shutil.copyfile(predict_onnx.__file__, folder / 'predict_onnx.py')
@@ -95,7 +90,3 @@ def main() -> None:
         print(f'  metrics: {told or made.get("metrics_missing", "not known of a download")}')
         if args.onnx:
             export_onnx(plain, args, folder)
-
-
-if __name__ == '__main__':
-    main()

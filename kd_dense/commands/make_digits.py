@@ -44,7 +44,3 @@ def main() -> None:
             make_digits(args.out, settings, args.train, args.val, args.seed, force=args.force)
         except ValueError as error:
             raise SetupError(str(error)) from error
-
-
-if __name__ == '__main__':
-    main()

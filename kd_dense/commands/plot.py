@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from ..errors import SetupError
 from ..launch import command_line, edge_options
 from ..logs import curve, read_scalars
@@ -33,17 +31,6 @@ def read_run(folder: Path) -> list[dict]:
     return scalars
 
 
-def draw(runs: dict[str, list[dict]], keys: list[str]) -> Figure:
-    """One panel per scalar, one line per training."""
-    trainings = list(enumerate(runs.items()))
-    return draw_curves(
-        [
-            Chart(key, [Curve(name, f'C{i}', *curve(lines, key)) for i, (name, lines) in trainings])
-            for key in keys
-        ]
-    )
-
-
 def main() -> None:
     """Draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -58,7 +45,7 @@ def main() -> None:
 
 
 def plot(args: argparse.Namespace) -> None:
-    """Draw what was logged into one file.
+    """Draw what was logged into one file: a panel for each scalar, a line for each training.
 
     Raises:
         SetupError: no log, equal names, or a scalar that was never logged.
@@ -78,9 +65,10 @@ def plot(args: argparse.Namespace) -> None:
             f'--keys: {", ".join(unknown)} was never logged; there are {", ".join(sorted(found))}.'
         )
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    draw(runs, keys).savefig(args.out)
+    trainings = list(enumerate(runs.items()))
+    panels = [
+        Chart(key, [Curve(name, f'C{i}', *curve(lines, key)) for i, (name, lines) in trainings])
+        for key in keys
+    ]
+    draw_curves(panels).savefig(args.out)
     print(args.out)
-
-
-if __name__ == '__main__':
-    main()

@@ -6,7 +6,7 @@ kd-dense report work_dirs/TEACHER work_dirs/STUDENT_ALONE work_dirs/DISTILLED
 import argparse
 from pathlib import Path
 
-from ..launch import Overrides, at_least, command_line, edge_options, share
+from ..launch import at_least, command_line, override_options, share
 from ..record import command_used, versions
 from ..report import ROLES, read_runs
 from ..report.evidence import gather
@@ -37,10 +37,7 @@ def parse_args() -> argparse.Namespace:
         '--score-thr', type=share, default=0.3, help='of objects that count, %(default)s'
     )
     parser.add_argument('--no-predict', action='store_true', help='read logs only, run no model')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=Overrides, help='overrides of all configs'
-    )
-    edge_options(parser)
+    override_options(parser, 'overrides of all configs')
     return parser.parse_args()
 
 
@@ -52,7 +49,7 @@ def main() -> None:
         for run in runs:
             print(f'{run.name}: {run.role} ({run.why})', flush=True)
         images = 0 if args.no_predict else args.images
-        evidence = gather(runs, images, args.score_thr, lambda text: print(text, flush=True))
+        evidence = gather(runs, images, args.score_thr)
         made_with = ', '.join(f'{name} {found}' for name, found in versions().items())
         page = render(runs, evidence, command_used(), made_with, args.show)
         args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +62,3 @@ def main() -> None:
             print(beside['pictures'])
         for text in evidence.missing:
             print(f'not in the report: {text}')
-
-
-if __name__ == '__main__':
-    main()

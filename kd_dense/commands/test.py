@@ -54,7 +54,3 @@ def main() -> None:
         names = class_names(checkpoint)
         check_order(runner.test_dataloader.dataset.metainfo.get('classes'), names, args.checkpoint)
         runner.test()
-
-
-if __name__ == '__main__':
-    main()

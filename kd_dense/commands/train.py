@@ -23,7 +23,3 @@ def main() -> None:
     args = parse_args()
     with command_line(args):
         train(read_config(args), args, args.config)
-
-
-if __name__ == '__main__':
-    main()

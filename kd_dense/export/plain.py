@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ..hosts.configs import (
     OURS,
     has_our_backbone,
     is_distiller,
+    leaf_datasets,
     mentions_of_ours,
     plain_student,
     strip_ours,
@@ -73,9 +74,8 @@ def plain_config(config: Config) -> Config:
         SetupError: something of kd_dense is left in it.
     """
     plain = Config(plain_student(config).to_dict())
-    for part in _mappings(plain.model):
-        if next(mentions_of_ours(part.get('init_cfg'), 'init_cfg'), None):
-            part['init_cfg'] = None
+    ours = [where for where, _ in mentions_of_ours(plain.model, 'model') if '.init_cfg.' in where]
+    plain.merge_from_dict({where.split('.init_cfg.')[0] + '.init_cfg': None for where in ours})
     strip_ours(plain)
     scope = plain.model.pop('_scope_', None)
     plain.default_scope = plain.get('default_scope') or scope or 'mmdet'
@@ -84,7 +84,7 @@ def plain_config(config: Config) -> Config:
     plain.load_from, plain.resume = None, False
     for part in ('train', 'val', 'test'):
         if (loader := plain.get(f'{part}_dataloader')) is not None:
-            _use_plain_datasets(loader)
+            _use_plain_datasets(loader.dataset)
     for key in [key for key in plain if key not in USED_BY_MMENGINE]:  # only other parts read it
         if next(mentions_of_ours(plain[key], key), None):
             plain.pop(key)
@@ -123,20 +123,9 @@ USED_BY_MMENGINE = frozenset(
 )
 
 
-def _mappings(config: Any) -> Iterator[MutableMapping]:
-    """All dicts inside a part of a config, the outer ones first."""
-    if isinstance(config, MutableMapping):
-        yield config
-        config = config.values()
-    elif not isinstance(config, list | tuple):
-        return
-    for each in config:
-        yield from _mappings(each)
-
-
-def _use_plain_datasets(loader: Any) -> None:
+def _use_plain_datasets(dataset: ConfigDict) -> None:
     """Replace data sets of ours by the plain ones that they stand on, in place."""
-    for part in _mappings(loader):
+    for part in leaf_datasets(dataset):
         kind = str(part.get('type'))
         name = kind.rsplit('.', 1)[-1]
         if kind.startswith(OURS) and name in _PLAIN_DATASETS:

@@ -85,7 +85,7 @@ def config_from_text(text: str) -> Config:
         for statement in ast.parse(text).body:
             match statement:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if name != '_base_':
-                    values[name] = _value(value)
+                    values[name] = value_in_text(value)
                 case _:
                     raise ValueError(f'line {statement.lineno} assigns nothing')
     except (SyntaxError, ValueError) as error:
@@ -96,7 +96,7 @@ def config_from_text(text: str) -> Config:
     return Config(values)
 
 
-def _value(node: ast.expr) -> Any:
+def value_in_text(node: ast.expr) -> Any:
     """The value that a part of a config's text says.
 
     Raises:
@@ -108,17 +108,17 @@ def _value(node: ast.expr) -> Any:
         case ast.Name(id='inf' | 'nan' as name):  # as MMEngine writes them
             return float(name)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_value(operand)
+            return -value_in_text(operand)
         case ast.List(elts=parts):
-            return [_value(part) for part in parts]
+            return [value_in_text(part) for part in parts]
         case ast.Tuple(elts=parts):
-            return tuple(_value(part) for part in parts)
+            return tuple(value_in_text(part) for part in parts)
         case ast.Set(elts=parts):
-            return {_value(part) for part in parts}
+            return {value_in_text(part) for part in parts}
         case ast.Dict(keys=keys, values=values) if None not in keys:
-            return {_value(k): _value(v) for k, v in zip(keys, values, strict=True)}
+            return {value_in_text(k): value_in_text(v) for k, v in zip(keys, values, strict=True)}
         case ast.Call(func=ast.Name(id='dict'), args=[], keywords=named):
-            return {each.arg: _value(each.value) for each in named}
+            return {each.arg: value_in_text(each.value) for each in named}
         case ast.Call(func=ast.Name(id='float'), args=[ast.Constant(value=str(text))], keywords=[]):
             return float(text)
     raise ValueError(f'line {node.lineno} calls or names something')

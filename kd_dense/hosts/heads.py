@@ -230,9 +230,9 @@ def decode_boxes(head: Any, encoded: Tensor, anchors: Tensor, strides: Tensor) -
         xyxy in pixels, (N, P, 4).
     """
     if predicts_deltas(head):
-        flat = anchors.expand(len(encoded), -1, -1).flatten(0, 1)
+        flat = anchors.expand_as(encoded).flatten(0, 1)
         boxes = head.bbox_coder.decode(flat, encoded.flatten(0, 1))
-        return get_box_tensor(boxes).unflatten(0, encoded.shape[:2])
+        return get_box_tensor(boxes).reshape(encoded.shape)
     if predicts_bins(head):
         centres = head.anchor_center(anchors)
         steps = torch.arange(encoded.shape[-1] // 4, device=encoded.device, dtype=encoded.dtype)

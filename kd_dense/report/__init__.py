@@ -1,6 +1,6 @@
 """One page that tells what a distillation brought: numbers, curves, pictures, how it was made.
 
-``kd-dense report`` writes it. Reading (:mod:`.runs`), measuring (:mod:`.predict`,
+``kd-dense report`` writes it. Reading (:mod:`.runs`), measuring (:mod:`.running`,
 :mod:`.outcomes`, :mod:`.speed`) and showing (:mod:`.page` and its parts) are apart.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import SetupError
@@ -60,19 +60,13 @@ class Evidence:
         return outcomes.change_of_objects(self.truths, *pair, self.threshold)
 
 
-def gather(
-    runs: Sequence[Run],
-    images: int,
-    threshold: float,
-    say: Callable[[str], None] = lambda text: None,
-) -> Evidence:
-    """Run all models on the same validation images.
+def gather(runs: Sequence[Run], images: int, threshold: float) -> Evidence:
+    """Run all models on the same validation images, and print what takes its time.
 
     Args:
         runs: the trainings.
         images: how many at most; 0 runs nothing, and only counts parameters.
         threshold: of scores, for objects found.
-        say: told what goes on.
     """
     evidence = Evidence(runs[0].segments, threshold)
     models: dict[str, Plain] = {}
@@ -97,9 +91,9 @@ def gather(
     if example is None:
         return evidence
     for name, plain in models.items():
-        say(f'{name}: predicting on {len(evidence.samples)} images')
+        print(f'{name}: predicting on {len(evidence.samples)} images', flush=True)
         evidence.results[name] = [see(plain, sample) for sample in evidence.samples]
-    say('timing')
+    print('timing', flush=True)
     measure(evidence.costs, models, example)
     return evidence
 

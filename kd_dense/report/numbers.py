@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .runs import ALONE, DISTILLED, TEACHER, Run
 
-TIMES = '\N{MULTIPLICATION SIGN}'
+SMALL, LARGE = '32\N{MULTIPLICATION SIGN}32', '96\N{MULTIPLICATION SIGN}96'  # of COCO's objects
 Cell = tuple[float | None, float | None]  # a value, and its gain
 
 
@@ -18,33 +18,28 @@ class Metric(NamedTuple):
     Attributes:
         key: in the log.
         title: on the page.
-        scale: what brings it to points.
         meaning: in words.
+        scale: what brings it to points.
     """
 
     key: str
     title: str
-    scale: float
     meaning: str
+    scale: float = 100
 
 
 METRICS = (
-    Metric('coco/bbox_mAP', 'AP', 100, 'COCO box AP, the mean over IoU 0.5 to 0.95'),
-    Metric('coco/bbox_mAP_50', 'AP50', 100, 'AP at IoU 0.5'),
-    Metric('coco/bbox_mAP_75', 'AP75', 100, 'AP at IoU 0.75'),
-    Metric('coco/bbox_mAP_s', 'small', 100, f'AP of objects below 32{TIMES}32 pixels'),
-    Metric(
-        'coco/bbox_mAP_m',
-        'medium',
-        100,
-        f'AP of objects between 32{TIMES}32 and 96{TIMES}96 pixels',
-    ),
-    Metric('coco/bbox_mAP_l', 'large', 100, f'AP of objects above 96{TIMES}96 pixels'),
-    Metric('pascal_voc/mAP', 'mAP', 100, 'VOC mean AP'),
-    Metric('pascal_voc/AP50', 'AP50', 100, 'VOC AP at IoU 0.5'),
-    Metric('mIoU', 'mIoU', 1, 'mean intersection over union of the classes'),
-    Metric('mAcc', 'mAcc', 1, 'mean share of right pixels of the classes'),
-    Metric('aAcc', 'aAcc', 1, 'share of right pixels'),
+    Metric('coco/bbox_mAP', 'AP', 'COCO box AP, the mean over IoU 0.5 to 0.95'),
+    Metric('coco/bbox_mAP_50', 'AP50', 'AP at IoU 0.5'),
+    Metric('coco/bbox_mAP_75', 'AP75', 'AP at IoU 0.75'),
+    Metric('coco/bbox_mAP_s', 'small', f'AP of objects below {SMALL} pixels'),
+    Metric('coco/bbox_mAP_m', 'medium', f'AP of objects between {SMALL} and {LARGE} pixels'),
+    Metric('coco/bbox_mAP_l', 'large', f'AP of objects above {LARGE} pixels'),
+    Metric('pascal_voc/mAP', 'mAP', 'VOC mean AP'),
+    Metric('pascal_voc/AP50', 'AP50', 'VOC AP at IoU 0.5'),
+    Metric('mIoU', 'mIoU', 'mean intersection over union of the classes', scale=1),
+    Metric('mAcc', 'mAcc', 'mean share of right pixels of the classes', scale=1),
+    Metric('aAcc', 'aAcc', 'share of right pixels', scale=1),
 )
 
 

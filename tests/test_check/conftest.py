@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from kd_dense.check import Line, Options, Report, examine
+from kd_dense.check import Line, Report, examine
 from kd_dense.datasets import CLASSES
 from kd_dense.hosts import build_model, read_model_config
 from tests.helpers import segmentation
@@ -68,7 +68,7 @@ def segmenting(tmp_path) -> Callable[..., Config]:
 
 def check(config: Config, **options: Any) -> Report:
     """Examine a config, by default without timing."""
-    return examine(config, 'config.py', Options(**dict(steps=0) | options))
+    return examine(config, 'config.py', **dict(steps=0) | options)
 
 
 def the_line(report: Report, section: str, item: str) -> Line:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from ...teachers.renormalize import preprocessing_of
+from .predict_onnx import as_input
+
+Batch = dict[str, list]  # of one image, as a data loader gives it
 
 
 class Graph(nn.Module):
@@ -32,6 +38,7 @@ class Graph(nn.Module):
         super().__init__()
         self.model = model
         self.normalize = normalize
+        self.preprocessing = preprocessing_of(model.data_preprocessor)
         self.divisor = pad_divisor(model)
 
     @property
@@ -47,20 +54,14 @@ class Graph(nn.Module):
         """The outputs for images, (N, 3, H, W)."""
         size = images.shape[-2:]
         preprocessor = self.model.data_preprocessor
-        if self.normalize and channel_order(self.model) == 'BGR':
+        if self.normalize and not self.preprocessing.swaps_channels:  # the model takes BGR
             images = images[:, [2, 1, 0]]
         if self.normalize and preprocessor._enable_normalize:
             images = (images - preprocessor.mean) / preprocessor.std
         if self.divisor > 1:
             below, right = ((-s) % self.divisor for s in images.shape[-2:])
-            value = preprocessing_of(preprocessor).pad_value
-            images = F.pad(images, (0, right, 0, below), value=value)
+            images = F.pad(images, (0, right, 0, below), value=self.preprocessing.pad_value)
         return self.predict(images, size)
-
-
-def channel_order(model: nn.Module) -> str:
-    """The order of channels that a model is fed with; its images are read as BGR."""
-    return 'RGB' if preprocessing_of(model.data_preprocessor).swaps_channels else 'BGR'
 
 
 def pad_divisor(model: nn.Module) -> int:
@@ -69,3 +70,9 @@ def pad_divisor(model: nn.Module) -> int:
     if hasattr(preprocessor, 'size_divisor'):  # mmseg's, which pads in testing only by test_cfg
         return (preprocessor.test_cfg or {}).get('size_divisor') or 1
     return preprocessor.pad_size_divisor
+
+
+def graph_input(example: Batch, facts: dict[str, Any]) -> Tensor:
+    """What a graph with these facts in its metadata is fed with, (1, 3, H, W)."""
+    rgb = example['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1].astype(np.uint8)
+    return torch.from_numpy(as_input(Image.fromarray(np.ascontiguousarray(rgb)), facts))

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmcv.transforms import Compose
+from mmdet.models.detectors import TwoStageDetector
 from mmengine.config import ConfigDict
-from mmengine.registry import DefaultScope
-from torch import Tensor, nn
+from mmengine.registry import DATASETS, DefaultScope
+from torch import Tensor
 
 from ...errors import SetupError
-from ..plain import Plain
-from .base import Graph
-from .example import Example, graph_input
+from ..plain import Plain, test_pipeline
+from .base import Batch, Graph, graph_input
 from .graphs import DenseGraph, SegmentationGraph
 from .predict_onnx import detections, labels_of, read_facts
 from .rois import TwoStageGraph
@@ -49,8 +49,56 @@ class Deviation:
         return f'{self.what:58} {self.largest:9.2g}  (allowed {self.allowed:.2g})  {mark}'
 
 
+def find_example(
+    plain: Plain, image: str | None, size: tuple[int, int] | None
+) -> tuple[Batch, str]:
+    """The image to compare on, through the test pipeline, and where it comes from, in words.
+
+    Args:
+        plain: the student.
+        image: a file; None takes the first of the test data, or noise where there is none.
+        size: height and width to bring it to; None leaves what the test pipeline gives.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if image is not None and not Path(image).is_file():
+        raise FileNotFoundError(f'There is no image {image} (looked from {Path.cwd()}).')
+    with DefaultScope.overwrite_default_scope(plain.scope):
+        source = image
+        if image is None:
+            image = _first_test_image(plain)
+            source = None if image is None else f'{image} (the first of the test data)'
+        steps = [s for s in test_pipeline(plain.config) if 'Annotations' not in str(s['type'])]
+        data = dict(img_id=0, img_path=image, seg_fields=[], reduce_zero_label=False)
+        if image is None:
+            height, width = size or (256, 320)
+            noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+            source = 'noise: no --image was given, and the test data is not there'
+            data |= dict(img=noise, img_shape=(height, width), ori_shape=(height, width))
+            steps = [step for step in steps if 'LoadImage' not in str(step['type'])]
+        if size is not None:
+            steps = [step for step in steps if not str(step['type']).endswith('Resize')]
+            resize = dict(type='mmcv.Resize', scale=(size[1], size[0]), keep_ratio=False)
+            steps = [*steps[:-1], resize, steps[-1]]
+        packed = Compose(steps)(data)
+    return dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']]), source
+
+
+def _first_test_image(plain: Plain) -> str | None:
+    dataset = (plain.config.get('test_dataloader') or {}).get('dataset')
+    if dataset is None:
+        return None
+    try:
+        first = DATASETS.build(dataset).get_data_info(0)
+    except (FileNotFoundError, AssertionError, IndexError):
+        return None
+    path = first.get('img_path')
+    return path if path and Path(path).is_file() else None
+
+
 def compare(
-    plain: Plain, graph: Graph, path: Path, example: Example, tolerance: float
+    plain: Plain, graph: Graph, path: Path, example: Batch, tolerance: float
 ) -> list[Deviation]:
     """Run the file with onnxruntime and the model with torch.
 
@@ -74,7 +122,8 @@ def compare(
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
     found = []
-    images = graph_input(graph.normalize, plain, example)
+    facts = read_facts(session)
+    images = graph_input(example, facts)
     if not isinstance(graph, TwoStageGraph):  # whose rows may change places where scores tie
         for what, batch in _batches(graph, images):
             ours = session.run(None, {'images': batch.numpy()})
@@ -82,7 +131,6 @@ def compare(
                 theirs = graph(batch)
             found += _apart(what, graph, theirs, ours, tolerance)
     with DefaultScope.overwrite_default_scope(plain.scope):
-        facts = read_facts(session)
         if isinstance(graph, DenseGraph | TwoStageGraph):
             found += _detections_apart(plain, session, facts, images, example, tolerance)
         elif isinstance(graph, SegmentationGraph):
@@ -125,15 +173,22 @@ def _apart(
 
 
 def _detections_apart(
-    plain: Plain, session: Any, facts: dict, images: Tensor, example: Example, tolerance: float
+    plain: Plain, session: Any, facts: dict, images: Tensor, example: Batch, tolerance: float
 ) -> list[Deviation]:
     """mmdet's own detections against those of the file after its user's suppression."""
     model = plain.model
-    data = model.data_preprocessor(example.raw(), False)
-    with torch.no_grad(), _all_candidates(model):
-        theirs = model.predict(data['inputs'], data['data_samples'], rescale=False)[
-            0
-        ].pred_instances
+    data = model.data_preprocessor(copy.deepcopy(example), False)
+    with torch.no_grad():
+        if isinstance(model, TwoStageDetector):
+            samples = model.predict(data['inputs'], data['data_samples'], rescale=False)
+            theirs = samples[0].pred_instances
+        else:
+            # among all boxes, as a graph's user suppresses: mmdet takes only the `nms_pre` best of
+            # each level, which is faster and rarely matters
+            head, metas = model.bbox_head, [each.metainfo for each in data['data_samples']]
+            settings = ConfigDict(head.test_cfg, nms_pre=10**9)
+            maps = head(model.extract_feat(data['inputs']))
+            theirs = head.predict_by_feat(*maps, batch_img_metas=metas, cfg=settings)[0]
     boxes, scores = session.run(None, {'images': images.numpy()})
     ours = detections(boxes[0], scores[0], facts)
     sure = max(SURE, facts['score_threshold'])
@@ -158,33 +213,15 @@ def _detections_apart(
     ]
 
 
-@contextmanager
-def _all_candidates(model: nn.Module) -> Iterator[None]:
-    """Let a one-stage detector suppress among all boxes, as a graph's user does.
-
-    mmdet takes only the ``nms_pre`` best of each level, which is faster and rarely matters.
-    """
-    head = getattr(model, 'bbox_head', None)
-    if head is None:
-        yield
-        return
-    before = head.test_cfg
-    head.test_cfg = ConfigDict(before, nms_pre=10**9)
-    try:
-        yield
-    finally:
-        head.test_cfg = before
-
-
 def _labels_apart(
-    plain: Plain, session: Any, facts: dict, images: Tensor, example: Example
+    plain: Plain, session: Any, facts: dict, images: Tensor, example: Batch
 ) -> list[Deviation]:
     """The share of pixels whose class is another than mmseg's own."""
-    data = plain.model.data_preprocessor(example.raw(), False)
+    data = plain.model.data_preprocessor(copy.deepcopy(example), False)
     metas = [sample.metainfo for sample in data['data_samples']]
     with torch.no_grad():
         logits = plain.model.encode_decode(data['inputs'], metas)[0]
-    height, width = example.pixels.shape[-2:]
+    height, width = images.shape[-2:]
     theirs = labels_of(logits[:, :height, :width].numpy(), facts)
     ours = session.run(None, {'images': images.numpy()})[0][0][:, :height, :width]
     other = float((labels_of(ours, facts) != theirs).mean())

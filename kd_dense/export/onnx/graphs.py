@@ -6,13 +6,16 @@ Letters: N images, H and W pixels, P predictions, K classes. Boxes are xyxy in p
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+from mmdet.models.dense_heads import AnchorHead, FCOSHead, GFLHead
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder, DistancePointBBoxCoder
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from ...errors import SetupError
+from ...hosts.heads import decode_boxes, flatten_levels, predicts_bins, strides_of
 from .base import Graph
-from .decode import can_decode, clip, decode
 from .rois import TwoStageGraph
 
 # what maps are left undecoded, and what is left to do with them
@@ -36,9 +39,34 @@ class DenseGraph(Graph):
         return dict(boxes={0: 'batch', 1: 'predictions'}, scores={0: 'batch', 1: 'predictions'})
 
     def predict(self, images: Tensor, size: tuple) -> tuple[Tensor, ...]:
+        """All boxes and scores from 0 to 1, by which mmdet ranks; it decodes image by image."""
         head = self.model.bbox_head
-        boxes, scores = decode(head, *head(self.model.extract_feat(images)))
-        return clip(boxes, size), scores
+        classes, encoded, *centreness = head(self.model.extract_feat(images))
+        logits = flatten_levels(classes, head.cls_out_channels)
+        scores = logits.sigmoid() if head.use_sigmoid_cls else logits.softmax(dim=-1)[..., :-1]
+        for maps in centreness:
+            scores = scores * flatten_levels(maps, 1).sigmoid()
+        sizes = [level.shape[-2:] for level in classes]
+        priors = head.prior_generator.grid_priors(sizes, device=scores.device)
+        pairs = zip(priors, strides_of(head), strict=True)
+        strides = torch.cat([torch.full_like(prior[:, 0], stride) for prior, stride in pairs])
+        values = flatten_levels(encoded, 4 * (head.reg_max + 1) if predicts_bins(head) else 4)
+        boxes = decode_boxes(head, values, torch.cat(priors), strides)
+        return clip_boxes_to_image(boxes, size), scores
+
+
+def can_decode(head: nn.Module) -> bool:
+    """Whether :class:`DenseGraph` knows how a dense head predicts."""
+    if getattr(getattr(head, 'loss_cls', None), 'custom_cls_channels', False):
+        return False
+    if isinstance(head, GFLHead):
+        return type(head)._predict_by_feat_single is GFLHead._predict_by_feat_single
+    return (
+        isinstance(head, AnchorHead | FCOSHead)
+        and type(head)._predict_by_feat_single is BaseDenseHead._predict_by_feat_single
+        and type(head).predict_by_feat is BaseDenseHead.predict_by_feat
+        and type(getattr(head, 'bbox_coder', None)) in (DeltaXYWHBBoxCoder, DistancePointBBoxCoder)
+    )
 
 
 class MapsGraph(Graph):
@@ -78,15 +106,7 @@ class SegmentationGraph(Graph):
         return dict(logits={0: 'batch', 2: 'height', 3: 'width'})
 
     def predict(self, images: Tensor, size: tuple) -> tuple[Tensor, ...]:
-        heads = self.model.decode_head
-        heads = heads if isinstance(heads, nn.ModuleList) else [heads]
-        features = self.model.extract_feat(images)
-        logits = heads[0](features)
-        for head in list(heads)[1:]:  # of a cascade
-            logits = head(features, logits)
-        logits = F.interpolate(
-            logits, images.shape[-2:], mode='bilinear', align_corners=self.model.align_corners
-        )
+        logits = self.model.encode_decode(images, [dict(img_shape=images.shape[-2:])])
         return (logits[..., : size[0], : size[1]],)
 
 

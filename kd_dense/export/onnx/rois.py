@@ -11,12 +11,12 @@ from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
+from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
-from torchvision.ops import nms, roi_align
+from torchvision.ops import clip_boxes_to_image, nms, roi_align
 
 from ...hosts.heads import flatten_levels
 from .base import Graph
-from .decode import boxes_from_deltas, clip
 
 
 class TwoStageGraph(Graph):
@@ -57,9 +57,9 @@ class TwoStageGraph(Graph):
         head = self.model.roi_head.bbox_head
         logits, deltas = head(self.pool(features, proposals))
         scores = logits.softmax(dim=-1)[:, :-1]
-        deltas = deltas.reshape(deltas.shape[0], -1, 4)
-        boxes = boxes_from_deltas(proposals[:, None], deltas, head.bbox_coder)
-        boxes = clip(boxes, size).expand(-1, scores.shape[1], -1)
+        boxes = get_box_tensor(head.bbox_coder.decode(proposals, deltas))
+        boxes = boxes.reshape(deltas.shape[0], -1, 4)
+        boxes = clip_boxes_to_image(boxes, size).expand(-1, scores.shape[1], -1)
         return boxes[None], scores[None]
 
     def proposals(self, features: tuple[Tensor, ...], size: tuple) -> Tensor:
@@ -75,10 +75,11 @@ class TwoStageGraph(Graph):
             if settings.nms_pre > 0:
                 ranked, order = ranked[: settings.nms_pre], order[: settings.nms_pre]
             chosen = flatten_levels([deltas], 4)[0][order]
-            boxes.append(boxes_from_deltas(anchors[order], chosen, head.bbox_coder))
+            boxes.append(get_box_tensor(head.bbox_coder.decode(anchors[order], chosen)))
             scores.append(ranked)
             levels.append(torch.full_like(ranked, index))
-        boxes, scores, levels = clip(torch.cat(boxes), size), torch.cat(scores), torch.cat(levels)
+        boxes = clip_boxes_to_image(torch.cat(boxes), size)
+        scores, levels = torch.cat(scores), torch.cat(levels)
         if settings.get('min_bbox_size', -1) >= 0:
             large = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > settings.min_bbox_size
             boxes, scores, levels = boxes[large], scores[large], levels[large]

@@ -17,9 +17,8 @@ from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from ...errors import SetupError
-from ...teachers.renormalize import preprocessing_of
 from ..plain import Plain, test_pipeline
-from .base import Graph, channel_order
+from .base import Batch, Graph, graph_input
 from .graphs import SegmentationGraph, graph_of
 
 # what onnxruntime runs everywhere, and has RoIAlign as mmdet has it
@@ -92,13 +91,13 @@ def for_any_size(model: nn.Module) -> nn.Module:
     return model
 
 
-def write_onnx(plain: Plain, path: Path, example: Tensor, normalize: bool = True) -> Graph:
+def write_onnx(plain: Plain, path: Path, example: Batch, normalize: bool = True) -> Graph:
     """Write a student's graph with its metadata.
 
     Args:
         plain: the student.
         path: of the file.
-        example: an input to trace with, (1, 3, H, W).
+        example: an image to trace with.
         normalize: see :class:`~kd_dense.export.onnx.base.Graph`.
 
     Returns:
@@ -109,13 +108,14 @@ def write_onnx(plain: Plain, path: Path, example: Tensor, normalize: bool = True
     """
     model = revert_sync_batchnorm(copy.deepcopy(plain.model)).eval().requires_grad_(False)
     graph = graph_of(for_any_size(model), normalize)
+    known = facts(plain, graph)
     axes = {0: 'batch'} if graph.any_batch else {}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # traced sizes; the check at another size catches harm
         try:
             torch.onnx.export(
                 graph,
-                (example,),
+                (graph_input(example, known),),
                 str(path),
                 **TRACE,
                 opset_version=OPSET,
@@ -130,14 +130,14 @@ def write_onnx(plain: Plain, path: Path, example: Tensor, normalize: bool = True
                 f'{type(model).__name__} could not be written as ONNX ({reason}). Leave --onnx '
                 'out; the checkpoint and its config are written all the same.'
             ) from error
-    _add_facts(path, facts(plain, graph))
+    _add_facts(path, known)
     return graph
 
 
 def facts(plain: Plain, graph: Graph) -> dict[str, Any]:
     """What the user of a graph has to know; each is written as JSON into its metadata."""
-    preprocessing = preprocessing_of(plain.model.data_preprocessor)
-    order = channel_order(plain.model)
+    preprocessing = graph.preprocessing
+    order = 'RGB' if preprocessing.swaps_channels else 'BGR'
     images = 'RGB images from 0 to 255' if graph.normalize else f'normalised {order} images'
     known = dict(
         computes=graph.kind,

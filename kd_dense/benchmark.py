@@ -1,33 +1,29 @@
-"""What the benchmark times: teachers, students and distillers of a pair, with random weights."""
+"""What ``kd-dense benchmark`` times, on images of noise and with random weights."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from torch import nn
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor, nn
 
-from ..compose import recipes
-from ..hosts import build_model, read_model_config
-from ..measure import training_step
-from ..registry import MODELS
-from .steps import (
-    critic_step,
-    losses_only,
-    noise_boxes,
-    noise_images,
-    noise_labels,
-    teacher_forward,
-)
+from .compose import recipes
+from .hosts import build_model, read_model_config
+from .measure import peak_memory, training_step
+from .registry import MODELS
 
+BOXES_PER_IMAGE = 7
+PROPOSALS_PER_IMAGE = 512
 LD_DETECTOR = 'mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py'
 PLAIN, TEACHER, CRITIC = 'student step, plain', 'teacher forward, plain', 'critic step, plain'
 OURS = ('our step, all, float32', 'our step, all, bfloat16')
-LOSSES = 'our losses alone'
 
 
 @dataclass(frozen=True)
@@ -38,14 +34,17 @@ class Pair:
         teacher, student: their configs; the student's with a ResNet18.
         recipe: whose losses are ours.
         subjects: what to time.
-        floor: those of them that no distillation can do without.
     """
 
     teacher: str
     student: str
     recipe: str
     subjects: tuple[str, ...] = (PLAIN, TEACHER, *OURS)
-    floor: tuple[str, ...] = (PLAIN, TEACHER)
+
+    @property
+    def floor(self) -> list[str]:
+        """What no distillation can do without."""
+        return [name for name in self.subjects if name in (PLAIN, TEACHER, CRITIC)]
 
 
 PAIRS = {
@@ -62,7 +61,6 @@ PAIRS = {
             'our step, main, float32',
             'our step, main, bfloat16',
             *OURS,
-            LOSSES,
         ),
     ),
     'faster_rcnn': Pair(
@@ -75,7 +73,6 @@ PAIRS = {
         'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py',
         'structured',
         subjects=(PLAIN, TEACHER, CRITIC, *OURS),
-        floor=(PLAIN, TEACHER, CRITIC),
     ),
 }
 
@@ -115,8 +112,6 @@ class Subjects:
         if hasattr(model, 'load_teacher'):
             model.load_teacher()
         model.train()
-        if name == LOSSES:
-            return losses_only(model, self.data)
         optimizer = self.optimizer(model)
         if name == CRITIC:
             return critic_step(model, optimizer, self.data)
@@ -171,3 +166,86 @@ class Subjects:
                 discriminator=dict(optimizer=dict(type='Adam', lr=1e-6)),
             )
         return build_optim_wrapper(model, config)
+
+
+def peak_of(name: str, *given: Any) -> float:
+    """Peak memory in MiB of three runs of a subject, in a fresh process; see :class:`Subjects`."""
+    run = Subjects(*given).make(name)
+    for _ in range(3):
+        run()
+    return peak_memory(given[-1].startswith('cuda'))
+
+
+def noise_images(images: int, size: int) -> list[Tensor]:
+    """Images as a data loader gives them, uint8, (3, size, size)."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (images, 3, size, size)
+    return list(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))
+
+
+def noise_boxes(images: int, size: int, num_classes: int = 80) -> list:
+    """Samples with boxes of 16 pixels to half the image."""
+    from mmdet.structures import DetDataSample
+
+    generator = torch.Generator().manual_seed(0)
+    samples = []
+    for _ in range(images):
+        low = torch.rand(BOXES_PER_IMAGE, 2, generator=generator) * size / 2
+        extent = 16 + torch.rand(BOXES_PER_IMAGE, 2, generator=generator) * (size / 2 - 16)
+        labels = torch.randint(0, num_classes, (BOXES_PER_IMAGE,), generator=generator)
+        sample = DetDataSample(
+            gt_instances=InstanceData(bboxes=torch.cat([low, low + extent], 1), labels=labels),
+            metainfo=dict(img_shape=(size, size), scale_factor=(1.0, 1.0)),
+        )
+        sample.ignored_instances = InstanceData(
+            bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long()
+        )
+        samples.append(sample)
+    return samples
+
+
+def noise_labels(images: int, size: int, num_classes: int = 19) -> list:
+    """Samples with a class for each pixel."""
+    from mmseg.structures import SegDataSample
+
+    generator = torch.Generator().manual_seed(0)
+    samples = []
+    for _ in range(images):
+        sample = SegDataSample(metainfo=dict(img_shape=(size, size), ori_shape=(size, size)))
+        label = torch.randint(0, num_classes, (1, size, size), generator=generator)
+        sample.gt_sem_seg = PixelData(data=label)
+        samples.append(sample)
+    return samples
+
+
+def critic_step(model: nn.Module, optimizer: OptimWrapper, data: dict) -> Callable[[], None]:
+    """Forward, backward and update of the discriminator alone, on what one batch shows it."""
+    batch = model.data_preprocessor(copy.deepcopy(data), True)
+    model(**batch, mode='loss')
+    ((name, shown),) = model.shown.items()
+
+    def run() -> None:
+        total = model.losses[name].own_losses(shown)['total']
+        optimizer['discriminator'].update_params(total)
+
+    return run
+
+
+def teacher_forward(model: nn.Module, data: dict) -> None:
+    """The teacher as its host runs it, no gradients: trunk and heads, on as many proposals."""
+    with torch.no_grad():
+        batch = model.data_preprocessor(copy.deepcopy(data), True)
+        if not hasattr(model, 'roi_head'):
+            model(**batch, mode='tensor')
+            return
+        features = model.extract_feat(batch['inputs'])
+        model.rpn_head(features)
+        model.roi_head._bbox_forward(features, noise_proposals(batch['inputs']))
+
+
+def noise_proposals(images: Tensor) -> Tensor:
+    """As many proposals as the student samples: (image, x1, y1, x2, y2) in pixels, (R, 5)."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.arange(len(images)).repeat_interleave(PROPOSALS_PER_IMAGE)[:, None]
+    low, extent = torch.rand(2, len(image), 2, generator=generator) * images.shape[-1] / 2
+    return torch.cat([image, low, low + extent.clamp(min=16)], dim=1).to(images)

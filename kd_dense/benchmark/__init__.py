@@ -1,1 +1,0 @@
-"""What ``kd-dense benchmark`` times, on images of noise and with random weights."""
