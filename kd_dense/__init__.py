@@ -9,9 +9,12 @@ from mmengine.config import utils as _mmengine_config_utils
 from .backbones import PretrainedPackage, TimmBackbone
 from .distiller import Distiller
 from .losses import (
+    BinaryDistillation,
     BoundedRegression,
+    BoxIoUDistillation,
     ChannelWise,
     ClassWeightedSoftCrossEntropy,
+    DecoupledTargets,
     DistillationLoss,
     FeatureImitation,
     Holistic,
@@ -19,6 +22,7 @@ from .losses import (
     PairWise,
     PearsonDistillation,
     PixelWise,
+    RelationDistillation,
     SoftTargets,
 )
 from .losses.adversarial import AdversarialOptimWrapperConstructor
@@ -46,9 +50,12 @@ __all__ = [
     'VIEWS',
     'WEIGHT_INITIALIZERS',
     'AdversarialOptimWrapperConstructor',
+    'BinaryDistillation',
     'BoundedRegression',
+    'BoxIoUDistillation',
     'ChannelWise',
     'ClassWeightedSoftCrossEntropy',
+    'DecoupledTargets',
     'DistillationLoss',
     'Distiller',
     'FeatureImitation',
@@ -59,6 +66,7 @@ __all__ = [
     'PearsonDistillation',
     'PixelWise',
     'PretrainedPackage',
+    'RelationDistillation',
     'SoftTargets',
     'Teacher',
     'TimmBackbone',

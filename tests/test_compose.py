@@ -462,7 +462,7 @@ def test_data_of_no_form_other_classes_and_segmentors_are_refused(digits_root, t
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(recipe='magic'), "There is no recipe 'magic'; choose auto, chen2017"),
+        (dict(recipe='magic'), "There is no recipe 'magic'; choose auto, bckd, chen2017"),
         (dict(recipe='chen2017'), 'do not fit'),
         (dict(classes=['one']), '--classes names those of --data'),
     ],

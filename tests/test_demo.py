@@ -1,5 +1,6 @@
 """The demo: stages in order, skipped when done, anew when something changed, and its table."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,8 @@ folder.mkdir(parents=True, exist_ok=True)  # stopped half-way it begins anew
 score = dict(teacher=0.5, student=0.3, distilled=0.4)[args.work_dir.name]
 lines = [json.dumps(dict(score=value)) for value in (0, score)]
 (folder / 'scalars.json').write_text('\\n'.join(lines))
+times = dict(begin='2026-01-01T10:00:00+00:00', end='2026-01-01T10:03:00+00:00')
+(args.work_dir / 'run.json').write_text(json.dumps(dict(starts=[times, times])))
 for name, width in (('iter_20.pth', 1), ('iter_100.pth', 1000), ('iter_100_student.pth', 1)):
     torch.save(dict(state_dict=dict(weight=torch.zeros(width))), args.work_dir / name)
 """
@@ -87,7 +90,7 @@ def test_stages_are_trained_in_order_and_the_table_tells_the_gain(folder, capsys
     capsys.readouterr()
     report(TASK, results)
     table = capsys.readouterr().out
-    assert 'the student, taught      0.00 M  0.400  +0.100' in table
+    assert 'the student, taught      0.00 M  0.400  +0.100      6.0' in table
     assert 'closed 50% of the gap' in table
 
 
@@ -123,8 +126,7 @@ def test_an_interrupted_demo_stops_its_trainings_and_goes_on_later(folder, monke
         patch.setattr('tools.demo_stages.time.sleep', interrupt)
         with pytest.raises(SystemExit, match='the same command goes on from here'):
             train_all(TASK)
-    assert not (folder / 'out/teacher/done.json').exists()
-    assert (folder / 'out/teacher/started.json').exists()
+    assert 'result' not in json.loads((folder / 'out/teacher/stage.json').read_text())
     train_all(TASK)
     assert {'teacher', 'student', 'distilled'} <= names()
 

@@ -401,13 +401,13 @@ def test_other_models_are_refused_in_a_sentence():
 @pytest.mark.parametrize('size', [1, (2, 3), (6, None)])
 @pytest.mark.parametrize('shape', [(1, 2, 12, 18), (2, 1, 7, 11), (1, 1, 5, 4)])
 def test_adaptive_pools_as_products_are_torchs(size, shape):
-    from kd_dense.export.onnx.write import _without_adaptive_pools
+    from kd_dense.export.onnx.write import for_any_size
 
     torch.manual_seed(0)
     x = torch.randn(shape, dtype=torch.float64)
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(size))
     expected = pool(x)
-    assert torch.allclose(_without_adaptive_pools(pool)(x), expected, atol=1e-12)
+    assert torch.allclose(for_any_size(pool)(x), expected, atol=1e-12)
 
 
 def test_suppression_is_torchvisions():

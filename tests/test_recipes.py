@@ -65,16 +65,18 @@ HOSTS = dict(
     mask2former=mask_former,
 )
 ON_FEATURES = {'cwd_features', 'hint', 'pkd', 'pkd_two_stage'}
+ON_ONE_STAGE = {'bckd', 'dist_one_stage'}
+ON_TWO_STAGE = {'chen2017', 'dist_two_stage', 'dkd'}
 FITTING = dict(
-    gfl=ON_FEATURES | {'ld'},
-    atss=ON_FEATURES,
-    retinanet=ON_FEATURES,
-    fcos=ON_FEATURES,
+    gfl=ON_FEATURES | ON_ONE_STAGE | {'ld'},
+    atss=ON_FEATURES | ON_ONE_STAGE,
+    retinanet=ON_FEATURES | ON_ONE_STAGE,
+    fcos=ON_FEATURES | ON_ONE_STAGE,
     ssd=ON_FEATURES,
-    faster_rcnn=ON_FEATURES | {'chen2017'},
-    mask_rcnn=ON_FEATURES | {'chen2017'},
+    faster_rcnn=ON_FEATURES | ON_TWO_STAGE,
+    mask_rcnn=ON_FEATURES | ON_TWO_STAGE,
     cascade_rcnn=ON_FEATURES,
-    pspnet=ON_FEATURES | {'cwd', 'structured'},
+    pspnet=ON_FEATURES | {'cwd', 'dist', 'structured'},
     mask2former=ON_FEATURES,
 )
 

@@ -256,6 +256,7 @@ class Page(HTMLParser):
         self._cell, self._skipped, self._open = False, 0, []
         self.words, self.captions = '', []
         self.feed(text)
+        self.words = ' '.join(self.words.split())
         assert not self._open, self._open
 
     def handle_starttag(self, tag, attributes):

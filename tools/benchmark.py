@@ -1,7 +1,4 @@
-"""Time one training step of a pair.
-
-The same as ``kd-dense benchmark``.
-"""
+"""Time one training step of a pair (``kd-dense benchmark``)."""
 
 from kd_dense.commands.benchmark import main
 

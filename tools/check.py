@@ -1,7 +1,4 @@
-"""Examine a distillation before it is trained: what is wrong, and the way out.
-
-The same as ``kd-dense check``.
-"""
+"""Examine a distillation before it is trained (``kd-dense check``)."""
 
 from kd_dense.commands.check import main
 

@@ -24,6 +24,20 @@ TAUGHT = (
     'model.teacher.checkpoint={teacher}',
     'custom_hooks.DistillationPictureHook.alone={student}',
 )
+
+
+def stages(
+    teacher: tuple[str, float], student: tuple[str, float], distilled: tuple[str, float]
+) -> tuple[Stage, ...]:
+    """The three stages of a demo, from the config of each and its minutes."""
+    taught = 'the student, taught by the teacher'
+    return (
+        Stage('teacher', 'the teacher', *teacher),
+        Stage('student', 'the student alone', *student),
+        Stage('distilled', taught, *distilled, TAUGHT, ('teacher', 'student')),
+    )
+
+
 TASKS = {
     'detection': Task(
         folder=Path('work_dirs/demo'),
@@ -31,17 +45,10 @@ TASKS = {
         minutes=10,
         metrics={'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50', 'AP75': 'coco/bbox_mAP_75'},
         decimals=3,
-        stages=(
-            Stage('teacher', 'the teacher', 'configs/digits/gfl_r18-half_digits.py', 6),
-            Stage('student', 'the student alone', 'configs/digits/gfl_r18-quarter_digits.py', 3),
-            Stage(
-                'distilled',
-                'the student, taught by the teacher',
-                'configs/digits/ld_gfl_r18-quarter_digits.py',
-                3,
-                TAUGHT,
-                ('teacher', 'student'),
-            ),
+        stages=stages(
+            teacher=('configs/digits/gfl_r18-half_digits.py', 6),
+            student=('configs/digits/gfl_r18-quarter_digits.py', 3),
+            distilled=('configs/digits/ld_gfl_r18-quarter_digits.py', 3),
         ),
         data=Path('data/digits'),
         variable='DIGITS_ROOT',
@@ -52,19 +59,10 @@ TASKS = {
         minutes=13,
         metrics={'mIoU': 'mIoU', 'aAcc': 'aAcc'},
         decimals=2,
-        stages=(
-            Stage('teacher', 'the teacher', 'configs/digits/pspnet_r18-half_digits-seg.py', 7),
-            Stage(
-                'student', 'the student alone', 'configs/digits/pspnet_r18-quarter_digits-seg.py', 3
-            ),
-            Stage(
-                'distilled',
-                'the student, taught by the teacher',
-                'configs/digits/structured_pspnet_r18-quarter_digits-seg.py',
-                5,
-                TAUGHT,
-                ('teacher', 'student'),
-            ),
+        stages=stages(
+            teacher=('configs/digits/pspnet_r18-half_digits-seg.py', 7),
+            student=('configs/digits/pspnet_r18-quarter_digits-seg.py', 3),
+            distilled=('configs/digits/structured_pspnet_r18-quarter_digits-seg.py', 5),
         ),
         data=Path('data/digits_seg'),
         variable='DIGITS_SEG_ROOT',

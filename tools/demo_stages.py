@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+NOTE = 'stage.json'  # of a stage, in its folder
 SIDE_BY_SIDE = min(2, os.cpu_count() or 1)  # trainings, each on one thread
 
 
@@ -66,9 +67,9 @@ class Task:
 
     def checkpoint(self, name: str) -> Path:
         """The last checkpoint of a stage."""
-        found = (self.folder / name).glob('iter_*.pth')
-        steps = {int(p.stem[5:]): p for p in found if p.stem[5:].isdigit()}  # without the students
-        return steps[max(steps)]
+        from kd_dense.hosts.checkpoints import checkpoints_of
+
+        return checkpoints_of(self.folder / name)[0]
 
     def options(self, stage: Stage) -> list[str]:
         """The options of a stage whose needs are there."""
@@ -78,6 +79,8 @@ class Task:
 
 class Training:
     """One stage in training, in a process of its own, or found done.
+
+    A file in its folder notes what the stage depends on and, when it is done, its result.
 
     Args:
         task: the demo.
@@ -90,12 +93,13 @@ class Training:
     def __init__(self, task: Task, stage: Stage) -> None:
         self.task, self.stage = task, stage
         self.folder = task.folder / stage.name
-        self.log = self.folder / 'train.log'
-        self.began = time.monotonic()
+        self.log, self.note = self.folder / 'train.log', self.folder / NOTE
         self.mark = self._fingerprint()
-        known = _read(self.folder / 'done.json')
-        self.result = known if known.get('fingerprint') == self.mark else None
+        known = json.loads(self.note.read_text()) if self.note.exists() else {}
+        self.result = known.get('result') if known.get('fingerprint') == self.mark else None
         if self.result is None:
+            if known.get('fingerprint') != self.mark and self.folder.exists():
+                shutil.rmtree(self.folder)  # begun with other settings or another teacher
             self._start()
 
     def _fingerprint(self) -> str:
@@ -105,17 +109,12 @@ class Training:
         digest.update(str(self.task.options(self.stage)).encode())
         digest.update((self.task.data / 'digits.json').read_bytes())
         for name in self.stage.needs:
-            digest.update(_read(self.task.folder / name / 'done.json')['fingerprint'].encode())
+            digest.update((self.task.folder / name / NOTE).read_bytes())
         return digest.hexdigest()
 
     def _start(self) -> None:
-        started = _read(self.folder / 'started.json')
-        if started and started['fingerprint'] != self.mark:
-            shutil.rmtree(self.folder)  # begun with other settings or another teacher
-            started = {}
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.spent = started.get('minutes', 0.0)
-        self._note_time()
+        self.note.write_text(json.dumps(dict(fingerprint=self.mark)))
         command = [sys.executable, 'tools/train.py', self.stage.config, '--resume']
         command += ['--work-dir', str(self.folder)]
         if options := self.task.options(self.stage):
@@ -130,12 +129,6 @@ class Training:
                 command, stdout=output, stderr=subprocess.STDOUT, env=environment
             )
 
-    def _note_time(self) -> float:
-        minutes = self.spent + (time.monotonic() - self.began) / 60
-        text = json.dumps(dict(fingerprint=self.mark, minutes=minutes))
-        (self.folder / 'started.json').write_text(text)
-        return minutes
-
     def ended(self) -> bool:
         """Whether it is done; then :attr:`result` is there.
 
@@ -143,36 +136,42 @@ class Training:
             SystemExit: it failed.
         """
         if self.result is None and self.process.poll() is not None:
-            minutes = self._note_time()
             if self.process.returncode:
                 lines = [line for line in self.log.read_text().splitlines() if line.strip()]
                 raise SystemExit(
                     f'demo: training {self.stage.title} failed: {lines[-1]} (all of it: {self.log})'
                 )
-            self.result = last_metrics(self.folder, self.task)
-            self.result |= dict(fingerprint=self.mark, minutes=minutes)
-            (self.folder / 'done.json').write_text(json.dumps(self.result, indent=1))
+            self.result = self._measured()
+            noted = dict(fingerprint=self.mark, result=self.result)
+            self.note.write_text(json.dumps(noted, indent=1))
         return self.result is not None
+
+    def _measured(self) -> dict[str, float]:
+        """The metrics of the last validation, and the minutes of all starts."""
+        from kd_dense.logs import read_scalars, validations
+        from kd_dense.record import minutes, read_record
+
+        last = list(validations(read_scalars(self.folder)).values())[-1:]
+        if not last or self.task.main_metric not in last[0]:
+            raise SystemExit(
+                f'demo: no evaluation was found in {self.folder}; remove it and start again.'
+            )
+        record = read_record(self.folder)
+        found = {key: last[0][key] for key in self.task.metrics.values()}
+        return found | dict(minutes=(minutes(record, self.folder) or 0.0) if record else 0.0)
 
     def stop(self) -> None:
         """Stop it, to go on another time."""
         if self.result is None:
             self.process.terminate()
             self.process.wait()
-            self._note_time()
 
     def progress(self) -> str:
         """The last step that its log tells of, and the time that is left."""
-        with self.log.open('rb') as file:
-            file.seek(max(0, self.log.stat().st_size - 20_000))
-            text = file.read().decode(errors='replace')
+        text = self.log.read_text(errors='replace')
         found = re.findall(r'Iter\(train\)\s*\[\s*(\d+/\d+)\].*?eta: (\S+)', text)
         step, eta = found[-1] if found else ('', '')
         return f'{self.stage.name}: ' + (f'step {step}, {eta} to go' if found else 'starting')
-
-
-def _read(path: Path) -> dict:
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def train_all(task: Task) -> dict[str, dict]:
@@ -205,14 +204,3 @@ def train_all(task: Task) -> dict[str, dict]:
         for training in running:
             training.stop()
     return results
-
-
-def last_metrics(folder: Path, task: Task) -> dict[str, float]:
-    """The last metrics that a training wrote."""
-    lines = []
-    for file in sorted(folder.glob('*/vis_data/scalars.json')):
-        lines += [json.loads(line) for line in file.read_text().splitlines()]
-    found = [line for line in lines if task.main_metric in line]
-    if not found:
-        raise SystemExit(f'demo: no evaluation was found in {folder}; remove it and start again.')
-    return {key: found[-1][key] for key in task.metrics.values()}

@@ -1,7 +1,4 @@
-"""Distil any student from any teacher, in one command.
-
-The same as ``kd-dense distill``.
-"""
+"""Distil any student from any teacher, in one command (``kd-dense distill``)."""
 
 from kd_dense.commands.distill import main
 

@@ -1,7 +1,4 @@
-"""Export a trained student: plain checkpoint and config, and an ONNX graph where asked.
-
-The same as ``kd-dense export``.
-"""
+"""Export a trained student (``kd-dense export``)."""
 
 from kd_dense.commands.export import main
 

@@ -1,7 +1,4 @@
-"""Build the embedded data set of handwritten digits.
-
-The same as ``kd-dense make-digits``.
-"""
+"""Build the embedded data set of handwritten digits (``kd-dense make-digits``)."""
 
 from kd_dense.commands.make_digits import main
 

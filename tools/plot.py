@@ -1,7 +1,4 @@
-"""Draw the losses and the AP or mIoU of several trainings in one picture.
-
-The same as ``kd-dense plot``.
-"""
+"""Draw the losses and the AP or mIoU of several trainings in one picture (``kd-dense plot``)."""
 
 from kd_dense.commands.plot import main
 

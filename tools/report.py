@@ -1,7 +1,4 @@
-"""Write one page that shows what a distillation brought.
-
-The same as ``kd-dense report``.
-"""
+"""Write one page that shows what a distillation brought (``kd-dense report``)."""
 
 from kd_dense.commands.report import main
 

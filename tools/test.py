@@ -1,7 +1,4 @@
-"""Evaluate a student: from a distilled or a plain checkpoint, without its teacher.
-
-The same as ``kd-dense test``.
-"""
+"""Evaluate a student (``kd-dense test``)."""
 
 from kd_dense.commands.test import main
 

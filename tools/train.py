@@ -1,7 +1,4 @@
-"""Train a distilled student, a teacher, or a student alone.
-
-The same as ``kd-dense train``.
-"""
+"""Train a distilled student, a teacher, or a student alone (``kd-dense train``)."""
 
 from kd_dense.commands.train import main
 

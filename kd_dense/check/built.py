@@ -17,7 +17,7 @@ from ..pair import Difference, differences
 from ..registry import MODELS
 from ..teachers import Teacher, teacher_from
 from ..views import HostInfo, host_info
-from .report import Section
+from .findings import Section
 
 
 @dataclass

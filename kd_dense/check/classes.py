@@ -17,7 +17,7 @@ from ..hosts.configs import leaf_datasets
 from ..pair import class_at, must_agree, other_classes
 from ..views import view_class
 from .built import Built
-from .report import WARNING, WRONG, Section
+from .findings import WARNING, Section
 from .weights import Checkpoints
 
 TRAINING = 'training set'
@@ -84,62 +84,56 @@ def examine_classes(
     section.columns = (STUDENT, *built.teachers, TRAINING)
     _numbers(built, data, section)
     section.summary = f'{len(data)}: {_brief(data)}' if data else 'names unknown'
-    for name in built.teachers:
+    for name, teacher in built.teachers.items():
+        item = built.item('names', name)
         theirs = class_names(read[name]) if name in read else None
         silent = name in read and theirs is None
-        if data is not None and silent and _compares_classes(built, name):
+        if data is not None and silent and _order_counts(built, name):
             section.tell(
-                built.item('names', name),
+                item,
                 problem=f'The checkpoint of the {name} tells no class names: that their order is '
                 'the same cannot be seen.',
                 way_out='Compare the order by hand, or write the names into the checkpoint '
                 "(`meta['dataset_meta'] = dict(classes=...)`).",
                 mark=WARNING,
             )
-        elif data is None or theirs is None:
+            continue
+        if data is None or theirs is None:
             where = "the teacher's checkpoint" if data else 'the training set'
-            section.skipped(built.item('names', name), f'not compared: {where} tells none')
-        else:
-            _names(built, name, tuple(data), theirs, section)
+            section.skipped(item, f'not compared: {where} tells none')
+            continue
+        cells = [_brief(theirs) if each == name else '' for each in built.teachers]
+        found = other_classes(data, theirs)
+        told = dict(problem=found.problem, way_out=found.way_out) if found else {}
+        if found and not teacher.same_classes:
+            told = _allowed(built, name, found.problem)
+        section.tell(item, '', *cells, _brief(data), **told, classes=list(data))
 
 
-def _names(
-    built: Built, name: str, data: tuple[str, ...], theirs: tuple[str, ...], section: Section
-) -> None:
-    """Compare the names that one teacher knows with the data's."""
-    teacher, item = built.teachers[name], built.item('names', name)
-    cells = ['', *(_brief(theirs) if each == name else '' for each in built.teachers), _brief(data)]
-    found = other_classes(data, theirs)
-    if found is None or built.student is None:
-        section.tell(item, *cells, classes=list(data))
-        return
-    if teacher.same_classes:
-        section.tell(item, *cells, **found._asdict(), mark=WRONG)
-        return
-    reading = _reading_classes(built, name)
-    problem = f'{found.problem} `same_classes=False` allows it, but {", ".join(reading)} may '
-    problem += 'compare one class with another.'
-    section.tell(
-        item,
-        *cells,
-        mark=WARNING,
-        problem=problem if reading else '',
-        way_out='Use losses that read no classes, or a teacher of the same classes.',
-    )
+def _order_counts(built: Built, name: str) -> bool:
+    """Whether the order of a teacher's classes counts."""
+    return built.teachers[name].same_classes and bool(_reading_classes(built, name))
 
 
 def _reading_classes(built: Built, name: str) -> list[str]:
     """The losses that compare a teacher's classes with the student's."""
-    view = view_class(built.student)
-    losses = built.losses_of(name).items()
-    return [f'losses.{each}' for each, loss in losses if 'num_classes' in must_agree(view, loss)]
+    if built.student is None:
+        return []
+    view, losses = view_class(built.student), built.losses_of(name)
+    return [f'losses.{n}' for n, x in losses.items() if 'num_classes' in must_agree(view, x)]
 
 
-def _compares_classes(built: Built, name: str) -> bool:
-    """Whether the order of a teacher's classes counts."""
-    teacher = built.teachers[name]
-    student = built.student is not None and teacher.same_classes
-    return student and bool(_reading_classes(built, name))
+def _allowed(built: Built, name: str, problem: str) -> dict[str, str]:
+    """What is said of a teacher that may know other classes: a warning where a loss reads them."""
+    reading = _reading_classes(built, name)
+    if not reading:
+        return {}
+    problem += f' `same_classes=False` allows it, but {", ".join(reading)} may compare one class '
+    return dict(
+        mark=WARNING,
+        problem=problem + 'with another.',
+        way_out='Use losses that read no classes, or a teacher of the same classes.',
+    )
 
 
 def _numbers(built: Built, data: Sequence[str] | None, section: Section) -> None:

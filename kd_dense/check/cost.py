@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import subprocess
 import sys
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,13 +14,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
+from mmengine.utils import import_modules_from_strings
 
 from ..hosts import build_model, isolated_rng
-from ..hosts.configs import plain_student
+from ..hosts.configs import is_distiller, plain_student
 from ..measure import all_seconds, medians, parts_of_step, peak_memory, training_step
 from ..registry import MODELS
 from .built import Built
-from .report import Section
+from .findings import Section
 
 WITHOUT, WITH = 'the student alone', 'with the teacher'
 
@@ -39,10 +39,11 @@ def examine_cost(
     The distiller has moved when this is done: its weights are no longer those it started with.
     """
     section.columns = ('seconds', 'peak MiB')
+    configs = {WITHOUT: plain_student(config), WITH: config}
     with section.collect_errors('steps'), isolated_rng(seed=0):
         alone = copy.deepcopy(built.student).train()
         on_gpu = next(alone.parameters()).is_cuda
-        own = build_optim_wrapper(alone, optimizers(config, on_gpu)[WITHOUT])
+        own = build_optim_wrapper(alone, optimizer_config(configs[WITHOUT], on_gpu))
         runs = {
             WITHOUT: partial(training_step, alone, own, batch),
             WITH: partial(training_step, built.distiller, optimizer, batch),
@@ -50,8 +51,10 @@ def examine_cost(
         times = medians(all_seconds(runs, steps, on_gpu))
         parts_seconds = parts_of_step(runs[WITH], on_gpu)
         del alone, own, runs
-        peaks = _peaks(config, batch)
-        for name, peak in peaks.items():
+        if on_gpu:
+            torch.cuda.empty_cache()
+        for name, each in configs.items():
+            peak = _peak(each, batch)
             factor = times[name] / times[WITHOUT]
             shown = f'{times[name]:.3g}' + (f' (x {factor:.2f})' if name == WITH else '')
             memory = 'unknown' if peak is None else f'{peak:.0f}'
@@ -72,54 +75,42 @@ def _tell_parts(found: dict[str, float], section: Section) -> None:
         section.tell(f'  of it: {kind}', f'{spent / whole:.0%}', seconds=spent, parts=inside)
 
 
-def optimizers(config: Config, on_gpu: bool) -> dict[str, ConfigDict]:
-    """Configs of both optimizers; without mixed precision where there is no GPU to mix on."""
-    found = {}
-    for name, source in ((WITHOUT, plain_student(config)), (WITH, config)):
-        wrapper = copy.deepcopy(source.optim_wrapper)
-        for part in (wrapper, *(wrapper.get(key, {}) for key in ('student', 'discriminator'))):
-            if not on_gpu and 'Amp' in str(part.get('type')):
-                part.type = 'OptimWrapper'
-                for key in ('loss_scale', 'dtype', 'use_fsdp'):
-                    part.pop(key, None)
-        found[name] = wrapper
-    return found
+def optimizer_config(config: Config, on_gpu: bool) -> ConfigDict:
+    """Of the optimizer; without mixed precision where there is no GPU to mix on."""
+    wrapper = copy.deepcopy(config.optim_wrapper)
+    for part in (wrapper, *(wrapper.get(key, {}) for key in ('student', 'discriminator'))):
+        if not on_gpu and 'Amp' in str(part.get('type')):
+            part.type = 'OptimWrapper'
+            for key in ('loss_scale', 'dtype', 'use_fsdp'):
+                part.pop(key, None)
+    return wrapper
 
 
-def _peaks(config: Config, batch: dict[str, Any]) -> dict[str, float | None]:
-    """Peak memory in MiB of each, in a fresh process of its own; None where that failed."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    peaks: dict[str, float | None] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        config.dump(Path(folder, 'config.py'))
-        torch.save(batch, Path(folder, 'batch.pt'))
-        for name in (WITHOUT, WITH):
-            command = [sys.executable, '-m', 'kd_dense.check.cost', folder, name]
-            done = subprocess.run(command, capture_output=True, text=True)
-            failed = bool(done.returncode)
-            peaks[name] = None if failed else float(done.stdout.strip().splitlines()[-1])
-    return peaks
+def _peak(config: Config, batch: dict[str, Any]) -> float | None:
+    """Peak memory in MiB of a training, in a fresh process of its own; None where that failed."""
+    command = [sys.executable, '-m', __name__]
+    done = subprocess.run(command, input=pickle.dumps((config, batch)), capture_output=True)
+    return None if done.returncode else float(done.stdout.split()[-1])
 
 
-def _peak_here(folder: str, name: str) -> float:
+def _peak_here(config: Config, batch: dict[str, Any]) -> float:
     """Peak memory in MiB of three steps, in this fresh process."""
-    config = Config.fromfile(Path(folder, 'config.py'))
-    batch = torch.load(Path(folder, 'batch.pt'), weights_only=False)
+    if imports := config.get('custom_imports'):
+        import_modules_from_strings(**imports)
     device = get_device()
+    on_gpu = device.startswith('cuda')
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
-        if name == WITHOUT:
-            model = build_model(plain_student(config).model)
-        else:
+        if is_distiller(config):
             model = MODELS.build(config.model)
             model.load_teacher()
+        else:
+            model = build_model(config.model)
         model.to(device).train()
-        wrapper = optimizers(config, device.startswith('cuda'))[name]
-        optimizer = build_optim_wrapper(model, wrapper)
+        optimizer = build_optim_wrapper(model, optimizer_config(config, on_gpu))
         for _ in range(3):
             training_step(model, optimizer, batch)
-    return peak_memory(device.startswith('cuda'))
+    return peak_memory(on_gpu)
 
 
 if __name__ == '__main__':
-    print(_peak_here(*sys.argv[1:]))
+    print(_peak_here(*pickle.load(sys.stdin.buffer)))

@@ -17,13 +17,13 @@ from ..errors import SetupError
 from ..hosts import isolated_rng
 from ..hosts.annotations import examine_annotations
 from ..hosts.configs import check_data, is_distiller
-from .batch import examine_batch, examine_losses, read_batch, start_training
+from .agreement import examine_pair
 from .built import Built, build, of_distiller
 from .classes import classes_of_data, examine_classes
-from .cost import WITH, examine_cost, optimizers
-from .pair import examine_pair
+from .cost import examine_cost, optimizer_config
+from .findings import WARNING, WRONG, Report, Section
+from .first_batch import examine_batch, examine_losses, read_batch, start_training
 from .preprocessing import examine_preprocessing
-from .report import WARNING, WRONG, Report, Section
 from .validation import examine_quality
 from .weights import Checkpoints, examine_weights
 
@@ -160,7 +160,7 @@ def _at_work(
     if not _loads(built, told=not report.healthy, section=section):
         section.skipped('losses', 'the pair cannot train yet: see what is wrong')
         return
-    wrapper = optimizers(config, on_gpu=device.startswith('cuda'))[WITH]
+    wrapper = optimizer_config(config, on_gpu=device.startswith('cuda'))
     optimizer = start_training(built, read.get(STUDENT), wrapper, device, section)
     if optimizer is None:
         return

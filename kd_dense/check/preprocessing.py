@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..distiller import STUDENT
 from ..teachers.renormalize import Preprocessing, Renormalize, preprocessing_of
 from .built import Built
-from .report import WARNING, Section
+from .findings import WARNING, Section
 from .weights import Checkpoints
 
 # channel means of ImageNet for images of 0 to 255, red first
@@ -46,20 +46,23 @@ def examine_preprocessing(built: Built, read: Checkpoints, section: Section) -> 
     Their checkpoints may tell the config that they were trained with.
     """
     section.columns = (STUDENT, *(name for name in built.teachers if name in built.models))
-    found = {
-        role: preprocessing
-        for role, model in built.models.items()
-        if (preprocessing := preprocessing_of(model.data_preprocessor)) is not None
-    }
-    rows = {role: _rows(preprocessing) for role, preprocessing in found.items()}
-    for item in ('mean', 'std', 'channels', 'padding'):
-        section.tell(item, *(rows.get(role, {}).get(item, '') for role in section.columns))
-    if built.student is not None:
-        for name in section.columns[1:]:
-            with section.collect_errors(built.item('together', name)):
-                _together(built, name, section)
-    for role, preprocessing in found.items():
-        _suspicions(role, seen_by(preprocessing), read.get(role), section)
+    found: dict[str, Statistics] = {}
+    rows: dict[str, tuple[str, ...]] = {}
+    for role, model in built.models.items():
+        if (does := preprocessing_of(model.data_preprocessor)) is not None:
+            found[role] = seen = seen_by(does)
+            padding = f'to a multiple of {does.pad_divisor}'
+            rows[role] = (_numbers(seen.mean), _numbers(seen.std), seen.channels, padding)
+    for index, item in enumerate(('mean', 'std', 'channels', 'padding')):
+        section.tell(item, *(rows[r][index] if r in rows else '' for r in section.columns))
+    for name in section.columns[1:] if built.student is not None else ():
+        with section.collect_errors(item := built.item('together', name)):
+            pair = (each.data_preprocessor for each in (built.student, built.models[name]))
+            same = Renormalize(*pair).identical
+            section.summary = 'the same' if same else 'the teacher gets the images its own way'
+            section.tell(item, 'the same' if same else 'reconciled', identical=same)
+    for role, seen in found.items():
+        _suspicions(role, seen, read.get(role), section)
 
 
 def seen_by(preprocessing: Preprocessing) -> Statistics:
@@ -69,25 +72,6 @@ def seen_by(preprocessing: Preprocessing) -> Statistics:
         for values in (preprocessing.mean, preprocessing.std)
     )
     return Statistics(mean, std, preprocessing.swaps_channels)
-
-
-def _rows(preprocessing: Preprocessing) -> dict[str, str]:
-    seen = seen_by(preprocessing)
-    return dict(
-        mean=_numbers(seen.mean),
-        std=_numbers(seen.std),
-        channels=seen.channels,
-        padding=f'to a multiple of {preprocessing.pad_divisor}',
-    )
-
-
-def _together(built: Built, name: str, section: Section) -> None:
-    """Whether a teacher can be shown the student's images the way it wants them."""
-    pair = (each.data_preprocessor for each in (built.student, built.models[name]))
-    same = Renormalize(*pair).identical
-    section.summary = 'the same' if same else 'the teacher gets the images its own way'
-    shown = 'the same' if same else 'reconciled'
-    section.tell(built.item('together', name), shown, identical=same)
 
 
 def _suspicions(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from contextlib import ExitStack
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ..errors import SetupError
 from ..hooks.common import restored_afterwards
 from ..pictures import evenly
 from .built import Built, as_list
-from .report import WARNING, WRONG, Section
+from .findings import WARNING, WRONG, Section
 
 MAIN = ('coco/bbox_mAP', 'pascal_voc/mAP', 'mIoU')
 NOTHING = 'no predictions:'
@@ -76,8 +75,7 @@ def _evaluate(
     model: nn.Module, dataset: Any, picks: list[int], config: Config
 ) -> tuple[str, float]:
     """The name of the main metric, and its value."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
+    with tempfile.TemporaryDirectory() as folder:
         evaluator = Evaluator([_elsewhere(m, folder) for m in as_list(config.val_evaluator)])
         evaluator.dataset_meta = dataset.metainfo
         ids = []

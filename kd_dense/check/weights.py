@@ -20,7 +20,7 @@ from ..hosts.checkpoints import (
 )
 from ..teachers import Teacher
 from .built import Built, as_list
-from .report import WARNING, WRONG, Section
+from .findings import WARNING, WRONG, Section
 
 HALF = 0.5
 PACKAGE = 'kd_dense.PretrainedPackage'
@@ -45,20 +45,18 @@ def examine_weights(
     for name, teacher in built.teachers.items():
         with section.collect_errors(name):
             announce(teacher.source)
-            checkpoint = teacher.read_checkpoint()
-            if checkpoint is not None:
+            if (checkpoint := teacher.read_checkpoint()) is not None:
                 read[name] = checkpoint
-            _teacher(name, teacher, built.models.get(name), checkpoint, section)
+            if name in built.models:  # or it was told why it has none
+                _teacher(name, teacher, built.models[name], checkpoint, section)
     if start is not None:
         with section.collect_errors(STUDENT):
             announce(start)
             read[STUDENT] = read_checkpoint(start, STUDENT)
             if built.student is not None:
                 found = compare_weights(built.student, model_state(read[STUDENT]))
-                way_out = (
-                    f'Name another checkpoint (`load_from`, `--checkpoint`). {OTHER_CHECKPOINT}'
-                )
-                _starts(STUDENT, found, start, section, way_out)
+                named = f'Name another checkpoint (`load_from`, `--checkpoint`). {OTHER_CHECKPOINT}'
+                _starts(STUDENT, found, start, section, named)
     elif resumes:
         section.tell(STUDENT, 'resumes', 'from the latest checkpoint of its work directory')
     elif built.student is not None:
@@ -77,16 +75,18 @@ def announce(name: str) -> None:
 
 def announce_pretrained(student: nn.Module) -> None:
     """Say what a student will read when it is initialised."""
-    for _, _, init in _pretrained_parts(student):
-        announce(_source(init))
+    for *_, source in _pretrained_parts(student):
+        announce(source)
 
 
-def _pretrained_parts(student: nn.Module) -> Iterator[tuple[str, nn.Module, dict[str, Any]]]:
-    """Name, module and ``init_cfg`` of what starts from a checkpoint of its own."""
+def _pretrained_parts(
+    student: nn.Module,
+) -> Iterator[tuple[str, nn.Module, dict[str, Any], str]]:
+    """Name, module and ``init_cfg`` of what starts from weights of its own, and their source."""
     for name, module in student.named_modules():
         for init in as_list(getattr(module, 'init_cfg', None)):
             if init.get('type') in ('Pretrained', PACKAGE):
-                yield name, module, init
+                yield f'{STUDENT}.{name}' if name else STUDENT, module, init, _source(init)
 
 
 def _source(init: Mapping[str, Any]) -> str:
@@ -104,12 +104,10 @@ def _source(init: Mapping[str, Any]) -> str:
 def _teacher(
     name: str,
     teacher: Teacher,
-    model: nn.Module | None,
+    model: nn.Module,
     checkpoint: Mapping[str, Any] | None,
     section: Section,
 ) -> None:
-    if model is None:  # told already, or why it has none
-        return
     option = 'model.teacher' if name == 'teacher' else f'model.teachers.{name}'
     if checkpoint is None:
         section.tell(
@@ -119,33 +117,28 @@ def _teacher(
             problem=NOISE if teacher.untrained else '',
             way_out=f'Name its checkpoint: `{option}.checkpoint=PATH_OR_URL`.',
         )
-        return
-    if teacher.loaded:  # its batch norms may be folded: the names are no longer the checkpoint's
+    elif teacher.loaded:  # folded batch norms have other names than those of the checkpoint
         section.tell(name, 'complete', teacher.source)
-        return
-    found = compare_weights(model, model_state(checkpoint))
-    section.tell(
-        name,
-        f'{found.matched} of {found.total}',
-        teacher.source,
-        problem='' if found.complete else f'The checkpoint does not fit the {name}: {found}.',
-        way_out=f'{OTHER_CHECKPOINT} They are `{option}.checkpoint` and `.config`.',
-        **found._asdict(),
-    )
+    else:
+        found = compare_weights(model, model_state(checkpoint))
+        problem = f'The checkpoint does not fit the {name}: {found}.'
+        way_out = f'{OTHER_CHECKPOINT} They are `{option}.checkpoint` and `.config`.'
+        _tell(name, found, teacher.source, section, problem, way_out)
 
 
 def _pretrained(student: nn.Module, section: Section, fetch: bool) -> None:
-    """Compare the checkpoints that parts of the student are initialised from."""
-    named = list(_pretrained_parts(student))
-    for name, module, init in named:
-        item = f'{STUDENT}.{name}' if name else STUDENT
-        source = _source(init)
+    """Compare the weights that parts of the student are initialised from."""
+    parts = list(_pretrained_parts(student))
+    for item, module, init, source in parts:
         if '://' in source and not fetch:
             section.tell(item, 'pretrained', source)
             continue
         with section.collect_errors(item):
-            if init['type'] == PACKAGE:
-                _package(module, source, item, section)
+            if init['type'] == PACKAGE:  # training loads all of it, or stops
+                initializer = PretrainedPackage(source)
+                _, found = initializer.compare(module)
+                way_out = 'Name the package or the network that fits (`init_cfg`, `model_name`).'
+                _tell(item, found, source, section, initializer.misfit(found), way_out)
                 continue
             announce(source)
             state = _named_state(read_checkpoint(source, item), init.get('prefix'))
@@ -156,31 +149,15 @@ def _pretrained(student: nn.Module, section: Section, fetch: bool) -> None:
             # what a classifier had on top is of no use here
             found = found._replace(unexpected=[])
             _starts(item, found, source, section, 'Name a checkpoint of this backbone.')
-    if not named:
+    if not parts:
         section.tell(STUDENT, 'random', 'starts from its random weights')
-
-
-def _package(module: nn.Module, package: str, item: str, section: Section) -> None:
-    """Tell how the weights of a package fit: training loads all of them, or stops."""
-    initializer = PretrainedPackage(package)
-    _, found = initializer.compare(module)
-    section.tell(
-        item,
-        f'{found.matched} of {found.total}',
-        package,
-        problem='' if found.complete else initializer.misfit(found),
-        way_out='Name the package or the network that fits (`init_cfg`, `model_name`).',
-        **found._asdict(),
-    )
 
 
 def _named_state(checkpoint: Mapping[str, Any], prefix: str | None) -> dict[str, Tensor]:
     """Weights as mmengine's ``PretrainedInit`` names them."""
     state = checkpoint.get('state_dict', checkpoint)
     state = {k.removeprefix('module.'): v for k, v in state.items() if isinstance(v, Tensor)}
-    if prefix is None:
-        return state
-    start = prefix.removesuffix('.') + '.'
+    start = '' if prefix is None else prefix.removesuffix('.') + '.'
     return {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
 
 
@@ -195,12 +172,20 @@ def _starts(
 ) -> None:
     """Tell how a checkpoint fits a student, who does without what does not fit."""
     problem = f'{found}. Training would load what matches, and start the rest anew.'
-    section.tell(
-        item,
-        f'{found.matched} of {found.total}',
-        source,
-        problem='' if found.complete else problem,
-        way_out=way_out,
-        mark=WRONG if found.matched < HALF * found.total else WARNING,
-        **found._asdict(),
-    )
+    mark = WRONG if found.matched < HALF * found.total else WARNING
+    _tell(item, found, source, section, problem, way_out, mark)
+
+
+def _tell(
+    item: str,
+    found: WeightComparison,
+    source: str,
+    section: Section,
+    problem: str,
+    way_out: str,
+    mark: str = WRONG,
+) -> None:
+    problem = '' if found.complete else problem
+    counts = f'{found.matched} of {found.total}'
+    told = dict(problem=problem, way_out=way_out, mark=mark)
+    section.tell(item, counts, source, **told, **found._asdict())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,9 @@ def plain_config(config: Config) -> Config:
         SetupError: something of kd_dense is left in it.
     """
     plain = Config(plain_student(config).to_dict())
-    _forget_packages(plain.model)
+    for part in _mappings(plain.model):
+        if next(mentions_of_ours(part.get('init_cfg'), 'init_cfg'), None):
+            part['init_cfg'] = None
     strip_ours(plain)
     scope = plain.model.pop('_scope_', None)
     plain.default_scope = plain.get('default_scope') or scope or 'mmdet'
@@ -82,7 +84,7 @@ def plain_config(config: Config) -> Config:
     plain.load_from, plain.resume = None, False
     for part in ('train', 'val', 'test'):
         if (loader := plain.get(f'{part}_dataloader')) is not None:
-            _plain_datasets(loader)
+            _use_plain_datasets(loader)
     for key in [key for key in plain if key not in USED_BY_MMENGINE]:  # only other parts read it
         if next(mentions_of_ours(plain[key], key), None):
             plain.pop(key)
@@ -121,35 +123,26 @@ USED_BY_MMENGINE = frozenset(
 )
 
 
-def _forget_packages(model: Any) -> None:
-    """Remove each ``init_cfg`` that reads a package of weights, in place."""
-    if isinstance(model, list | tuple):
-        for each in model:
-            _forget_packages(each)
-    if not isinstance(model, Mapping):
+def _mappings(config: Any) -> Iterator[MutableMapping]:
+    """All dicts inside a part of a config, the outer ones first."""
+    if isinstance(config, MutableMapping):
+        yield config
+        config = config.values()
+    elif not isinstance(config, list | tuple):
         return
-    if next(mentions_of_ours(model.get('init_cfg'), 'init_cfg'), None):
-        model['init_cfg'] = None
-    for each in model.values():
-        _forget_packages(each)
+    for each in config:
+        yield from _mappings(each)
 
 
-def _plain_datasets(loader: Any) -> None:
+def _use_plain_datasets(loader: Any) -> None:
     """Replace data sets of ours by the plain ones that they stand on, in place."""
-    if isinstance(loader, list | tuple):
-        for each in loader:
-            _plain_datasets(each)
-    if not isinstance(loader, Mapping):
-        return
-    kind = loader.get('type')
-    name = kind.rsplit('.', 1)[-1] if isinstance(kind, str) and kind.startswith(OURS) else None
-    if name in _PLAIN_DATASETS:
-        known = DATASETS.get(kind).METAINFO
-        loader['type'], options = _PLAIN_DATASETS[name]
-        loader.update({key: value for key, value in options.items() if key not in loader})
-        loader.setdefault('metainfo', dict(known))
-    for each in loader.values():
-        _plain_datasets(each)
+    for part in _mappings(loader):
+        kind = str(part.get('type'))
+        name = kind.rsplit('.', 1)[-1]
+        if kind.startswith(OURS) and name in _PLAIN_DATASETS:
+            plain, options = _PLAIN_DATASETS[name]
+            metainfo = dict(DATASETS.get(kind).METAINFO)
+            part.update(dict(metainfo=metainfo) | options | part | dict(type=plain))
 
 
 def read_plain(config: Config, checkpoint: str, made_by: Mapping[str, Any] | None = None) -> Plain:

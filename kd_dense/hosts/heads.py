@@ -17,7 +17,7 @@ from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.task_modules.assigners import ATSSAssigner
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.models.task_modules.samplers import PseudoSampler
-from mmdet.structures.bbox import bbox_overlaps
+from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from torch import Tensor, nn
 
 CLASSIFIERS = ('bbox_head', 'decode_head', 'panoptic_head', 'mask_head')
@@ -210,6 +210,43 @@ def ignored_anchors(head: Any, anchors: Tensor, ignored: Tensor) -> Tensor:
     else:
         overlaps = bbox_overlaps(ignored, anchors, mode='iof').T
     return overlaps.amax(dim=1) > assigner.ignore_iof_thr
+
+
+def decodes_boxes(head: nn.Module) -> bool:
+    """Whether :func:`decode_boxes` knows how a dense head encodes its boxes."""
+    return predicts_bins(head) or predicts_deltas(head) or _predicts_distances(head)
+
+
+def decode_boxes(head: Any, encoded: Tensor, anchors: Tensor, strides: Tensor) -> Tensor:
+    """Boxes that a dense head predicts.
+
+    Args:
+        head: one that :func:`decodes_boxes`.
+        encoded: what it predicts, (N, P, 4), or (N, P, 4 * bins) of a GFL-like head.
+        anchors: its anchors, xyxy in pixels, (P, 4); points (x, y), (P, 2), of a head without.
+        strides: pixels per position of each prediction's level, (P,).
+
+    Returns:
+        xyxy in pixels, (N, P, 4).
+    """
+    if predicts_deltas(head):
+        flat = anchors.expand(len(encoded), -1, -1).flatten(0, 1)
+        boxes = head.bbox_coder.decode(flat, encoded.flatten(0, 1))
+        return get_box_tensor(boxes).unflatten(0, encoded.shape[:2])
+    if predicts_bins(head):
+        centres = head.anchor_center(anchors)
+        steps = torch.arange(encoded.shape[-1] // 4, device=encoded.device, dtype=encoded.dtype)
+        distances = encoded.unflatten(-1, (4, -1)).softmax(dim=-1) @ steps * strides[:, None]
+    else:
+        centres, distances = anchors, encoded
+        if head.norm_on_bbox and head.training:  # in evaluation the head does so itself
+            distances = distances * strides[:, None]
+    low, high = distances[..., :2], distances[..., 2:]
+    return torch.cat([centres - low, centres + high], dim=-1)
+
+
+def _predicts_distances(head: nn.Module) -> bool:
+    return getattr(type(head), 'get_targets', None) is FCOSHead.get_targets
 
 
 # -- the two towers of a GFL head -----------------------------------------------------------------

@@ -2,14 +2,22 @@
 
 from .adversarial import Holistic
 from .base import DistillationLoss, global_divisor
+from .binary import (
+    BinaryDistillation,
+    BoxIoUDistillation,
+    binary_distillation,
+    box_disagreement,
+)
 from .bounded_regression import BoundedRegression, bounded_squared_error
 from .channel_wise import ChannelWise, channel_kl
+from .decoupled import DecoupledTargets, decoupled_kl
 from .functional import sigmoid_kl, softmax_kl
 from .imitation import FeatureImitation, masked_absolute_error, masked_squared_error
 from .localization import LocalizationDistillation, edge_kl
 from .pair_wise import PairWise, affinity, pool_nodes
 from .pearson import PearsonDistillation, shared_levels, standardized_squared_error
 from .pixel_wise import PixelWise, pixel_cross_entropy, pixel_kl
+from .relation import RelationDistillation, correlation
 from .soft_cross_entropy import (
     ClassWeightedSoftCrossEntropy,
     weighted_soft_binary_cross_entropy,
@@ -18,9 +26,12 @@ from .soft_cross_entropy import (
 from .soft_targets import SoftTargets
 
 __all__ = [
+    'BinaryDistillation',
     'BoundedRegression',
+    'BoxIoUDistillation',
     'ChannelWise',
     'ClassWeightedSoftCrossEntropy',
+    'DecoupledTargets',
     'DistillationLoss',
     'FeatureImitation',
     'Holistic',
@@ -28,10 +39,15 @@ __all__ = [
     'PairWise',
     'PearsonDistillation',
     'PixelWise',
+    'RelationDistillation',
     'SoftTargets',
     'affinity',
+    'binary_distillation',
     'bounded_squared_error',
+    'box_disagreement',
     'channel_kl',
+    'correlation',
+    'decoupled_kl',
     'edge_kl',
     'global_divisor',
     'masked_absolute_error',

@@ -19,12 +19,14 @@ from ..losses.regions import (
     valuable_localization_region,
 )
 from ..views import DenseView, SegmentationView, view_class
-from .draw import Dots
+from .overlays import Dots
 from .samples import PackedSample
 
-DRAWN = {'main': main_region, 'vlr': valuable_localization_region}
-TITLES = {'main': 'main region', 'vlr': 'valuable localization region'}
-DOT_COLOURS = {'main': '#1a9e3f', 'vlr': '#f28500'}
+# of each region that is drawn: what it is, its title and colour
+REGIONS = {
+    'main': (main_region, 'main region', '#1a9e3f'),
+    'vlr': (valuable_localization_region, 'valuable localization region', '#f28500'),
+}
 DOT_SHARE = 0.4  # of a level's stride
 
 
@@ -41,7 +43,7 @@ def look(student: nn.Module, images: Sequence[PackedSample]) -> dict[str, list[D
     view_type = view_class(student)
     if not issubclass(view_type, DenseView) or getattr(student, 'with_mask', False):
         return {}  # nothing dense, or a loss that wants masks, which the images come without
-    names = [name for name in DRAWN if not region_demands(name, student)]
+    names = [name for name in REGIONS if not region_demands(name, student)]
     student.eval()
     dots: dict[str, list[Dots]] = {name: [] for name in names}
     for image in images if names else ():
@@ -51,9 +53,10 @@ def look(student: nn.Module, images: Sequence[PackedSample]) -> dict[str, list[D
         centres = position_centres(view).cpu().numpy()
         strides = np.repeat(view.strides, [h * w for h, w in view.level_sizes])
         for name in names:
-            levels = view.positions(DRAWN[name](view, view))
+            region, _, colour = REGIONS[name]
+            levels = view.positions(region(view, view))
             chosen = torch.cat([level[0].flatten() for level in levels]).cpu().numpy()
-            dots[name].append(Dots(centres[chosen], strides[chosen] * DOT_SHARE, DOT_COLOURS[name]))
+            dots[name].append(Dots(centres[chosen], strides[chosen] * DOT_SHARE, colour))
     return dots
 
 

@@ -16,8 +16,9 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import nn
 
 from ..distiller import Distiller
-from .draw import Classes, HeatMap, Style
-from .focus import DOT_COLOURS, TITLES, look, verdicts
+from .draw import Classes
+from .focus import REGIONS, look, verdicts
+from .overlays import HeatMap, Style
 from .samples import (
     Objects,
     PackedSample,
@@ -93,7 +94,7 @@ class Gallery:
             [box, *(dots[name][index] for name in reversed(dots))]
             for index, box in enumerate(boxes)
         ]
-        meanings = {TITLES[name]: DOT_COLOURS[name] for name in dots}
+        meanings = dict(REGIONS[name][1:] for name in dots)
         return [Column('where distillation looks', '', overlays, meanings=meanings)]
 
     def _verdicts(self, distiller: Distiller) -> list[Column]:

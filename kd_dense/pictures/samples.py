@@ -17,7 +17,8 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..views import Batch
-from .draw import IGNORED, Boxes, Classes, Mask
+from .draw import IGNORED, Classes
+from .overlays import Boxes, Mask
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,14 @@ class Objects:
         order = order[self.scores[order] > threshold]
         return Objects(self.boxes[order], self.labels[order], self.scores[order])
 
+    @property
+    def counts(self) -> np.ndarray:
+        """Whether each counts, bool, (n,)."""
+        return np.ones(len(self), bool) if self.ignored is None else ~self.ignored
+
     def counted(self) -> Objects:
         """Those that are not ignored."""
-        if self.ignored is None:
-            return self
-        return Objects(self.boxes[~self.ignored], self.labels[~self.ignored])
+        return Objects(self.boxes[self.counts], self.labels[self.counts])
 
     def __len__(self) -> int:
         return len(self.boxes)

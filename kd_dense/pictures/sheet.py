@@ -10,14 +10,15 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch
 
-from .draw import IGNORED, Classes, Colour, Overlay, draw_over, stripes, text_size
+from .draw import IGNORED, Classes, Colour, Overlay, draw_over, text_size
 
 DPI = 100
 WIDTH = (320, 480)  # least and greatest width of an image on the sheet, in its pixels
 MARGIN, GAP, HEAD, CAPTION, KEY = 12, 8, 40, 18, 22  # pixels
-SWATCH = (18, 12)  # of the key: width and height in pixels
+SWATCH = 34  # width of the key's colours in pixels, and of what is around them
+STRIPED = dict(fc='0.15', ec='0.6', hatch='//////')
 FONT = FontProperties(family='DejaVu Sans', size=8)
 
 
@@ -56,8 +57,11 @@ def draw_sheet(
     width = 2 * MARGIN + len(columns) * (panel + GAP) - GAP
     height = 2 * MARGIN + HEAD + sum(heights) + len(images) * CAPTION
     canvas = FigureCanvasAgg(Figure((width / DPI, height / DPI), dpi=DPI, facecolor='white'))
-    key = _key(canvas, columns, classes, width - 2 * MARGIN)
-    height += len(key) * KEY
+    key = _key(canvas, columns, classes)
+    widths = [text_size(canvas, entry.get_label(), FONT)[0] + SWATCH for entry in key]
+    room = width - 2 * MARGIN
+    in_a_line = max(1, len(key) if sum(widths) <= room else int(room / max(widths)))
+    height += -(-len(key) // in_a_line) * KEY
     figure = canvas.figure
     figure.set_size_inches(width / DPI, height / DPI)
     for index, column in enumerate(columns):
@@ -73,8 +77,15 @@ def draw_sheet(
             place = (left / width, bottom, panel / width, tall / height)
             draw_over(canvas, place, image, column.overlays[row], classes)
             top += tall
-    for line, entries in enumerate(reversed(key)):
-        _draw_key(figure, entries, classes, height - MARGIN / 2 - (line + 0.5) * KEY)
+    if key:
+        legend = figure.legend(
+            handles=key, ncols=in_a_line, prop=FONT, frameon=False, loc='lower left',
+            bbox_to_anchor=(MARGIN / width, MARGIN / height), borderpad=0, borderaxespad=0,
+            handlelength=1.6, handleheight=1.1, handletextpad=0.1, columnspacing=1.4,
+            labelspacing=0.9,
+        )  # fmt: skip
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.print_png(path)
 
@@ -94,39 +105,16 @@ def _head(canvas: FigureCanvasAgg, column: Column, centre: float, top: float) ->
         left += wide + 12
 
 
-def _key(
-    canvas: FigureCanvasAgg, columns: Sequence[Column], classes: Classes, width: float
-) -> list[list[tuple[float, int, str]]]:
-    """Lines of the key: of each entry where it begins in pixels, its class and its name."""
+def _key(canvas: FigureCanvasAgg, columns: Sequence[Column], classes: Classes) -> list[Patch]:
+    """An entry for each class, or what is ignored, that is told by colour alone."""
     drawn = (overlay for column in columns for row in column.overlays for overlay in row)
     found = set().union(*(overlay.keyed() for overlay in drawn))
-    lines: list[list[tuple[float, int, str]]] = []
-    left = width
-    for index in sorted(found, key=lambda i: (i == IGNORED, i)):
-        name = classes.name(index)
-        wide = SWATCH[0] + 5 + text_size(canvas, name, FONT)[0] + 16
-        if left + wide > width:
-            lines.append([])
-            left = 0.0
-        lines[-1].append((MARGIN + left, index, name))
-        left += wide
-    return lines
-
-
-def _draw_key(
-    figure: Figure, entries: Sequence[tuple[float, int, str]], classes: Classes, middle: float
-) -> None:
-    """Draw one line of the key, ``middle`` pixels below the top."""
-    width, height = figure.bbox.size
-    wide, tall = SWATCH
-    for left, index, name in entries:
-        place = (left / width, 1 - (middle + tall / 2) / height, wide / width, tall / height)
-        axes = figure.add_axes(place)
-        if index == IGNORED:
-            axes.imshow(stripes((tall, wide)), aspect='auto')
-        else:
-            axes.add_patch(Rectangle((0, 0), 1, 1, facecolor=classes.colour(index)))
-        axes.set(xticks=(), yticks=())
-        axes.spines[:].set(color='0.4', linewidth=0.6)
-        figure.text((left + wide + 5) / width, 1 - middle / height, name, fontproperties=FONT,
-                    color='0.2', va='center', parse_math=False)  # fmt: skip
+    return [
+        # a space before, or matplotlib may leave out a name that begins with a low line
+        Patch(
+            label=f' {classes.name(index)}',
+            linewidth=0.6,
+            **(STRIPED if index == IGNORED else dict(fc=classes.colour(index), ec='0.4')),
+        )
+        for index in sorted(found, key=lambda i: (i == IGNORED, i))
+    ]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from .runs import ALONE, DISTILLED, TEACHER, Run
 
 TIMES = '\N{MULTIPLICATION SIGN}'
+Cell = tuple[float | None, float | None]  # a value, and its gain
 
 
 class Metric(NamedTuple):
@@ -121,17 +122,19 @@ def compare(runs: Sequence[Run], metric: Metric) -> list[Comparison]:
     ]
 
 
-def table(runs: Sequence[Run], metrics: Sequence[Metric]) -> list[dict]:
-    """One row for each run: its values, and its gains over the students alone."""
-    rows = []
-    for run in runs:
-        cells = []
-        for metric in metrics:
-            value, base = points(run, metric), mean_alone(runs, metric)
-            compared = run.role == DISTILLED and value is not None and base is not None
-            cells.append(dict(value=value, gain=value - base if compared else None))
-        rows.append(dict(run=run, cells=cells))
-    return rows
+def with_gain(run: Run, value: float | None, base: float | None) -> Cell:
+    """A value of a run, and if that is a distilled one its gain; None where either is unknown."""
+    compared = run.role == DISTILLED and None not in (value, base)
+    return value, value - base if compared else None
+
+
+def table(runs: Sequence[Run], metrics: Sequence[Metric]) -> list[tuple[Run, list[Cell]]]:
+    """Each run with the values of its metrics, and its gains over the students alone."""
+    bases = [mean_alone(runs, metric) for metric in metrics]
+    return [
+        (run, [with_gain(run, points(run, m), b) for m, b in zip(metrics, bases, strict=True)])
+        for run in runs
+    ]
 
 
 def alone_in_words(runs: Sequence[Run]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torchvision.ops import box_iou
+from torchvision.ops import box_convert, box_iou
 
 from ..pictures.draw import IGNORED
 from ..pictures.samples import Objects, shared_pixels
@@ -44,18 +44,17 @@ def match(truth: Objects, detections: Objects) -> Matches:
     """
     found = np.zeros(len(truth), bool)
     right, neutral = np.zeros(len(detections), bool), np.zeros(len(detections), bool)
-    ignored = np.zeros(len(truth), bool) if truth.ignored is None else truth.ignored
     pair = (torch.from_numpy(each.boxes).double() for each in (detections, truth))
     overlap = box_iou(*pair).numpy()
     same = detections.labels[:, None] == truth.labels[None]
     for index in range(len(detections)):
         near = same[index] & (overlap[index] >= OVERLAP)
-        free = near & ~found & ~ignored
+        free = near & ~found & truth.counts
         if free.any():
             found[np.where(free, overlap[index], -1).argmax()] = True
             right[index] = True
         else:
-            neutral[index] = (near & ignored).any()
+            neutral[index] = (near & ~truth.counts).any()
     return Matches(found, right, neutral)
 
 
@@ -113,8 +112,7 @@ def change_of_objects(
     change = Change(false_alone=0, false_distilled=0)
     for truth, *both in zip(truths, alone, distilled, strict=True):
         before, after = (match(truth, detections.above(threshold)) for detections in both)
-        counts = np.ones(len(truth), bool) if truth.ignored is None else ~truth.ignored
-        change.add(before.found[counts], after.found[counts])
+        change.add(before.found[truth.counts], after.found[truth.counts])
         change.false_alone += int((~before.right & ~before.neutral).sum())
         change.false_distilled += int((~after.right & ~after.neutral).sum())
     return change
@@ -140,16 +138,14 @@ def average_precisions(
 
     annotations, results = [], []
     for image, (truth, found) in enumerate(zip(truths, detections, strict=True)):
-        ignored = np.zeros(len(truth), bool) if truth.ignored is None else truth.ignored
-        for box, label, crowd in zip(truth.boxes, truth.labels, ignored, strict=True):
-            x, y, wide, tall = _xywh(box)
+        for box, label, counts in zip(_xywh(truth), truth.labels, truth.counts, strict=True):
             annotations.append(
-                dict(id=len(annotations) + 1, image_id=image, category_id=int(label),
-                     bbox=[x, y, wide, tall], area=wide * tall, iscrowd=int(crowd))
+                dict(id=len(annotations) + 1, image_id=image, category_id=int(label), bbox=box,
+                     area=box[2] * box[3], iscrowd=int(not counts))
             )  # fmt: skip
         results += [
-            dict(image_id=image, category_id=int(label), bbox=_xywh(box), score=float(score))
-            for box, label, score in zip(found.boxes, found.labels, found.scores, strict=True)
+            dict(image_id=image, category_id=int(label), bbox=box, score=float(score))
+            for box, label, score in zip(_xywh(found), found.labels, found.scores, strict=True)
         ]
     with redirect_stdout(io.StringIO()):
         coco = COCO()
@@ -171,9 +167,8 @@ def average_precisions(
     return [float(p[p > -1].mean()) * 100 if (p > -1).any() else None for p in classes]
 
 
-def _xywh(box: np.ndarray) -> list[float]:
-    x1, y1, x2, y2 = (float(v) for v in box)
-    return [x1, y1, x2 - x1, y2 - y1]
+def _xywh(objects: Objects) -> list[list[float]]:
+    return box_convert(torch.from_numpy(objects.boxes).double(), 'xyxy', 'xywh').tolist()
 
 
 def class_overlaps(

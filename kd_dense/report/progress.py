@@ -1,4 +1,4 @@
-"""How the trainings went: curves, and the balance of the losses, as the template shows them."""
+"""How the trainings went, as curves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ..logs import curve, is_training
 from ..pictures.curves import Chart, Curve, as_svg, draw_curves
 from .numbers import known_metrics
-from .runs import DISTILLED, Run
+from .runs import Run
 
 PREFIX = 'loss_kd_'
 
@@ -33,23 +33,10 @@ def training(runs: Sequence[Run]) -> dict[str, Any]:
     own = sorted((k for k in losses if not k.startswith(PREFIX)), key=lambda k: (k != 'loss', k))
     kd = [k for k in losses if k.startswith(PREFIX)]
     for title, chosen in (('Losses of the models themselves', own), ('Distillation losses', kd)):
-        if chosen:
-            named = [
-                drawn(
-                    k,
-                    k.removeprefix(PREFIX),
-                    'all that is trained on' if k == 'loss' else '',
-                    zero=True,
-                )
-                for k in chosen
-            ]
-            groups.append(dict(title=title, charts=named))
-    missing = [
-        f'{run.name} has no log (*/vis_data/scalars.json), so it has no curves.'
-        for run in runs
-        if not run.lines
-    ]
-    return dict(charts=groups, curves_missing=missing)
+        notes = {'loss': 'all that is trained on'}
+        named = [drawn(k, k.removeprefix(PREFIX), notes.get(k, ''), zero=True) for k in chosen]
+        groups += [dict(title=title, charts=named)] if named else []
+    return dict(charts=groups)
 
 
 def write_curves(path: Path, runs: Sequence[Run]) -> bool:
@@ -70,46 +57,3 @@ def _panel(
         steps, values = curve(run.lines, key)
         curves.append(Curve(run.name, run.colour, steps, [value * scale for value in values]))
     return Chart(title, curves, from_zero)
-
-
-def balance(runs: Sequence[Run]) -> dict[str, Any]:
-    """How much each loss moved the student in the first steps."""
-    found, missing = [], []
-    for run in runs:
-        if run.role != DISTILLED:
-            continue
-        if run.balance is None:
-            missing.append(
-                f'{run.name} has no loss_balance.json: it was trained without LossBalanceHook.'
-            )
-            continue
-        named = {"the student's own": run.balance['student'], **run.balance['losses']}
-        found.append(
-            dict(
-                run=run,
-                steps=run.balance['steps'],
-                warnings=run.balance['warnings'],
-                rows=[_balance_row(name, row) for name, row in named.items()],
-            )
-        )
-    if not found and not missing:
-        missing = ['No distilled run was given.']
-    return dict(balances=found, balance_missing=missing)
-
-
-def _balance_row(name: str, row: dict) -> dict[str, Any]:
-    def shown(value: float | str | None) -> str:
-        if value is None:
-            return '\N{EN DASH}'
-        return value if isinstance(value, str) else f'{value:.4g}'
-
-    share = row['share'] if isinstance(row['share'], int | float) else 0.0
-    off = row['value'] is None
-    return dict(
-        name=name,
-        weight=shown(row['weight']),
-        value='off' if off else shown(row['value']),
-        norm=shown(row['gradient_norm']),
-        percent=100 * share,
-        share='' if off else f'{share:.0%}',
-    )

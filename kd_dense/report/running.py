@@ -16,7 +16,8 @@ from ..export import Plain, plain_config, read_plain
 from ..export.plain import test_pipeline
 from ..hosts import build_model
 from ..hosts.configs import check_data
-from ..pictures.draw import Classes, nearest
+from ..pictures.draw import Classes
+from ..pictures.overlays import nearest
 from ..pictures.samples import (
     Result,
     Sample,

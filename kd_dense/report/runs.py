@@ -41,7 +41,6 @@ class Run:
     Attributes:
         folder: its work directory.
         config: that it ran with.
-        config_name: of the config's file, without its ending.
         name: what it is called on the page.
         role: one of :data:`ROLES`.
         why: how the role was recognised, in words.
@@ -51,7 +50,6 @@ class Run:
 
     folder: Path
     config: Config
-    config_name: str
     name: str
     role: str = OTHER
     why: str = ''
@@ -164,17 +162,17 @@ def read_runs(
 
 
 def _read_run(folder: Path, name: str, options: dict | None) -> Run:
-    dumped = sorted(folder.glob('*/vis_data/config.py'))
     own = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
-    if not (own or dumped):
+    found = [*own, *sorted(folder.glob('*/vis_data/config.py'))]
+    if not found:
         raise SetupError(
             f'{folder} holds no training: neither a config (*.py) nor */vis_data/config.py is '
             'there. Name work directories that `kd-dense train` wrote.'
         )
-    config = Config.fromfile(dumped[-1] if dumped else own[-1])
+    config = Config.fromfile(found[-1])
     if options:
         config.merge_from_dict(options)
-    return Run(folder, config, own[-1].stem if own else folder.name, name)
+    return Run(folder, config, name)
 
 
 def _assign_roles(runs: Sequence[Run]) -> None:

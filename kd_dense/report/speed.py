@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import platform
 import re
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
-from mmengine.analysis import get_model_complexity_info
 from mmengine.registry import DefaultScope
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..export import Plain
 from ..measure import all_seconds
@@ -23,6 +21,7 @@ from ..pictures import Sample
 from .running import model_input
 
 ROUNDS = 15
+SIZE = (320, 320)  # height and width that models without an image are counted at
 
 
 @dataclass
@@ -44,49 +43,26 @@ class Cost:
     spread: tuple[float, float] | None = None
 
 
-def count(plain: Plain, sample: Sample | None, size: tuple[int, int] = (320, 320)) -> Cost:
+def count(plain: Plain, sample: Sample | None) -> Cost:
     """Parameters and FLOPs of a model.
 
     Args:
         plain: the model.
-        sample: whose size at the model's input counts; None takes ``size``.
-        size: height and width.
+        sample: whose size at the model's input counts; None takes :data:`SIZE`.
     """
-    used = (p for n, p in plain.model.named_parameters() if not n.startswith('auxiliary_head'))
-    cost = Cost(sum(p.numel() for p in used))
     model = plain.model
+    used = (p for n, p in model.named_parameters() if not n.startswith('auxiliary_head'))
+    cost = Cost(sum(p.numel() for p in used))
+    data: dict = dict(inputs=torch.zeros(1, 3, *SIZE))
     with DefaultScope.overwrite_default_scope(plain.scope), torch.no_grad():
         if sample is not None:
             data = model.data_preprocessor(model_input(plain, sample), False)
-            images, samples = data['inputs'], data['data_samples']
-        else:
-            images, samples = torch.zeros(1, 3, *size), None
-        cost.shape = tuple(images.shape[-2:])
-        forward = model.forward
-        model.forward = partial(forward, data_samples=samples)
-        try:
-            with _silence():
-                counted = get_model_complexity_info(
-                    model, None, inputs=(images,), show_table=False, show_arch=False
-                )
-            cost.flops = int(counted['flops'])
-        except (RuntimeError, TypeError, AttributeError):  # models that do not trace
-            cost.flops = None
-        finally:
-            del model.forward
+        cost.shape = tuple(data['inputs'].shape[-2:])
+        with suppress(RuntimeError, TypeError, AttributeError):  # models that want a real image
+            with FlopCounterMode(display=False) as counter:
+                model(**data, mode='tensor')
+            cost.flops = counter.get_total_flops() // 2
     return cost
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Without a line for each operator that counts nothing."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def measure(costs: Mapping[str, Cost], models: Mapping[str, Plain], sample: Sample) -> None:

@@ -18,6 +18,7 @@ from ..hosts.heads import (
     Assignment,
     assigns_by_atss,
     box_targets_are_boxes,
+    decodes_boxes,
     divides_by_positives,
     flatten_levels,
     ignored_anchors,
@@ -105,7 +106,7 @@ class DenseView(View):
 
     @cached_property
     def anchors(self) -> Tensor:
-        """The head's anchors at all positions, xyxy in pixels, (P, 4)."""
+        """The head's anchors at all positions, xyxy in pixels, (P, 4); points (P, 2) of FCOS."""
         device = self.batch.images.device
         levels = self.head.prior_generator.grid_priors(self.level_sizes, device=device)
         return torch.cat([get_box_tensor(level) for level in levels])
@@ -176,6 +177,7 @@ class DenseView(View):
             info.ATSS: assigns_by_atss(head),
             info.BINS: predicts_bins(head),
             info.DELTAS: predicts_deltas(head),
+            info.BOXES: decodes_boxes(head),
         }
         return dict(
             family=cls.family,

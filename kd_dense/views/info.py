@@ -10,6 +10,7 @@ LABELS = 'label assignment'  # the label of each prediction that its own loss us
 ANCHORS = 'assigned anchors'  # and with it the anchors that the assigner saw
 ATSS = 'ATSS assignment'  # which thresholds by ATSS
 BINS = 'distributions over bins'  # each edge of a box is a distribution, as in GFL
+BOXES = 'decoded boxes'  # the boxes of the dense head can be decoded
 DELTAS = 'deltas from anchors'  # boxes of the dense head are encoded as deltas
 ROI_DELTAS = 'deltas from proposals'  # and those of the second stage
 

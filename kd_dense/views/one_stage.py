@@ -5,9 +5,6 @@ Shapes as in :mod:`kd_dense.views.dense`.
 
 from __future__ import annotations
 
-from functools import cached_property
-
-import torch
 from torch import Tensor
 
 from ..hosts import Host
@@ -15,6 +12,7 @@ from ..hosts.heads import (
     anchors_of,
     box_tower,
     cls_tower,
+    decode_boxes,
     is_one_stage,
     predicts_bins,
     runs_towers_apart,
@@ -22,6 +20,7 @@ from ..hosts.heads import (
 from ..registry import VIEWS
 from .dense import DenseView
 from .info import HostInfo
+from .readable import readable
 
 
 @VIEWS.register_module()
@@ -55,21 +54,11 @@ class OneStageView(DenseView):
             anchors='' if dense['num_anchors'] == 1 else anchors_of(head),
         )
 
-    @cached_property
+    @readable(agree=('family', 'strides', 'num_anchors', 'anchors'))
     def decoded_boxes(self) -> Tensor:
-        """Predicted boxes of a GFL-like head, xyxy in pixels, (N, P, 4)."""
-        head = self.head
-        sizes = [f.shape[-2:] for f in self.features]
-        logits = self.flat_box_logits
-        anchors = head.prior_generator.grid_priors(sizes, device=logits.device)
-        centres = head.anchor_center(torch.cat(anchors))
-        strides = self.level_index.new_tensor(self.strides)
-        bins = logits.shape[-1] // 4
-        steps = torch.arange(bins, device=logits.device, dtype=logits.dtype)
-        distances = logits.reshape(*logits.shape[:2], 4, bins).softmax(dim=-1) @ steps
-        distances = distances * strides[self.level_index][None, :, None]
-        low, high = distances[..., :2], distances[..., 2:]
-        return torch.cat([centres - low, centres + high], dim=-1)
+        """Predicted boxes, xyxy in pixels, (N, P, 4), of heads whose encoding is known."""
+        strides = self.level_index.new_tensor(self.strides)[self.level_index]
+        return decode_boxes(self.head, self.flat_box_logits, self.anchors, strides)
 
     def _class_maps(self) -> list[Tensor]:
         if not runs_towers_apart(self.head):

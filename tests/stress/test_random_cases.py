@@ -17,8 +17,12 @@ from torch import Tensor
 
 from kd_dense.losses import (
     affinity,
+    binary_distillation,
     bounded_squared_error,
+    box_disagreement,
     channel_kl,
+    correlation,
+    decoupled_kl,
     edge_kl,
     masked_absolute_error,
     masked_squared_error,
@@ -103,11 +107,35 @@ def pairs(case: Case) -> Tensor:
     return (ours - theirs.detach()).square()
 
 
+def giou(case: Case) -> Tensor:
+    found = []
+    for values in (case.student, case.teacher):
+        corner, size = (values[:, :1] * k for k in (1.0, 0.5))
+        found.append(torch.cat([corner, corner, corner + size.abs(), corner + 2 * size.abs()], 1))
+    return box_disagreement(*found)
+
+
+def relations(case: Case) -> Tensor:
+    student, teacher = (t.float().softmax(dim=-1) for t in (case.student, case.teacher))
+    return correlation(student, teacher, 1) if len(student) else student.sum()
+
+
+def decoupled(case: Case) -> Tensor:
+    classes = case.student.shape[1]
+    student, teacher = (t if classes > 1 else t.expand(-1, 2) for t in (case.student, case.teacher))
+    target = torch.from_numpy(case.rng.integers(0, student.shape[1], len(student)))
+    return torch.stack(decoupled_kl(student, teacher, target, case.temperature()))
+
+
 ON_ROWS: dict[str, Callable[[Case], Tensor]] = {
     'softmax_kl': lambda c: softmax_kl(c.student, c.teacher, c.temperature()),
     'sigmoid_kl': lambda c: sigmoid_kl(c.student, c.teacher, c.temperature()),
     'edge_kl': bins,
     'bounded_squared_error': boxes,
+    'binary_distillation': lambda c: binary_distillation(c.student, c.teacher),
+    'box_disagreement': giou,
+    'correlation': relations,
+    'decoupled_kl': decoupled,
     'weighted_soft_cross_entropy': weighted,
     'weighted_soft_binary_cross_entropy': weighted_binary,
 }

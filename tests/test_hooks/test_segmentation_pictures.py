@@ -12,9 +12,10 @@ from mmcv.transforms import RandomFlip
 from kd_dense.hooks import DistillationPictureHook
 from kd_dense.hosts import build_model, read_model_config
 from kd_dense.pictures import Classes, Column, draw_sheet, predict
-from kd_dense.pictures.draw import IGNORED, HeatMap, Mask, nearest
+from kd_dense.pictures.draw import IGNORED
 from kd_dense.pictures.focus import judge
 from kd_dense.pictures.gallery import choose
+from kd_dense.pictures.overlays import HeatMap, Mask, nearest
 from kd_dense.pictures.samples import score
 from kd_dense.views import Batch, SegmentationView
 from tests.helpers.segmentation import segmentor

@@ -26,7 +26,7 @@ class Graph(nn.Module):
 
     kind: str
     any_batch: ClassVar[bool] = True
-    missing: ClassVar[str] = ''
+    missing: str = ''
 
     def __init__(self, model: nn.Module, normalize: bool = True) -> None:
         super().__init__()

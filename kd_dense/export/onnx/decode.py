@@ -7,12 +7,11 @@ Letters: N images, P predictions, K classes. Boxes are xyxy in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from mmdet.models.dense_heads import AnchorHead, FCOSHead, GFLHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder, DistancePointBBoxCoder
+from mmdet.models.task_modules.coders.delta_xywh_bbox_coder import delta2bbox
 from mmdet.structures.bbox import distance2bbox
 from torch import Tensor, nn
 
@@ -34,28 +33,22 @@ def clip(boxes: Tensor, size: tuple[Tensor | int, Tensor | int]) -> Tensor:
 
 
 def boxes_from_deltas(anchors: Tensor, deltas: Tensor, coder: DeltaXYWHBBoxCoder) -> Tensor:
-    """Boxes from the deltas of centre and size that mmdet's coder defines.
+    """Boxes from deltas, as mmdet's coder decodes them, not clipped.
 
     Args:
-        anchors: (..., 4), of a shape that broadcasts against ``deltas``.
+        anchors: (..., 4), of a shape that expands to that of ``deltas``.
         deltas: (..., 4).
         coder: knows means, standard deviations and limits.
     """
-    deltas = deltas * deltas.new_tensor(coder.stds) + deltas.new_tensor(coder.means)
-    low, high = anchors[..., :2], anchors[..., 2:]
-    centre, size = (low + high) * 0.5, high - low
-    shift, growth = size * deltas[..., :2], deltas[..., 2:]
-    most = abs(torch.tensor(float(WH_RATIO_CLIP)).log().item())
-    if coder.add_ctr_clamp:
-        shift = shift.clamp(min=-coder.ctr_clamp, max=coder.ctr_clamp)
-        growth = growth.clamp(max=most)
-    else:
-        growth = growth.clamp(min=-most, max=most)
-    centre, half = centre + shift, size * growth.exp() * 0.5
-    return torch.cat([centre - half, centre + half], dim=-1)
-
-
-WH_RATIO_CLIP = 16 / 1000  # mmdet's default, which no coder of its configs changes
+    rows = delta2bbox(
+        anchors.expand_as(deltas).reshape(-1, 4),
+        deltas.reshape(-1, 4),
+        coder.means,
+        coder.stds,
+        add_ctr_clamp=coder.add_ctr_clamp,
+        ctr_clamp=coder.ctr_clamp,
+    )
+    return rows.reshape(deltas.shape)
 
 
 def can_decode(head: nn.Module) -> bool:
@@ -90,24 +83,16 @@ def decode(head: nn.Module, *maps: Maps) -> tuple[Tensor, Tensor]:
         scores = scores * flatten_levels(maps[2], 1).sigmoid()
     sizes = [level.shape[-2:] for level in classes]
     priors = head.prior_generator.grid_priors(sizes, device=scores.device)
-    return _boxes_of(head)(head, priors, boxes), scores
-
-
-def _boxes_of(head: nn.Module) -> Callable[[nn.Module, list[Tensor], Maps], Tensor]:
-    if isinstance(head, GFLHead):
-        return _from_bins
-    return _from_values
+    boxes_of = _from_bins if isinstance(head, GFLHead) else _from_values
+    return boxes_of(head, priors, boxes), scores
 
 
 def _from_bins(head: GFLHead, priors: list[Tensor], maps: Maps) -> Tensor:
     """The means of distributions over bins, in strides."""
-    bins = head.reg_max + 1
-    steps = head.integral.project
     levels = []
     for level, stride in zip(maps, strides_of(head), strict=True):
-        flat = flatten_levels([level], 4 * bins)
-        share = flat.reshape(flat.shape[0], -1, 4, bins).softmax(dim=-1)
-        levels.append((share * steps).sum(dim=-1) * stride)
+        bins = flatten_levels([level], 4 * (head.reg_max + 1))
+        levels.append(head.integral(bins).reshape(level.shape[0], -1, 4) * stride)
     return distance2bbox(head.anchor_center(torch.cat(priors)), torch.cat(levels, dim=1))
 
 

@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from ...errors import SetupError
 from .base import Graph
 from .decode import can_decode, clip, decode
-from .rois import ProposalGraph, TwoStageGraph
+from .rois import TwoStageGraph
+
+# what maps are left undecoded, and what is left to do with them
+OF_ONE_STAGE = (
+    'raw maps of a one-stage detector, not decoded',
+    'the decoding of this head is not known here: boxes and scores are left to you',
+)
+OF_TWO_STAGES = (
+    'feature maps and RPN maps of a two-stage detector, without its second stage',
+    'the second stage of this detector could not be exported: proposals and box head',
+)
 
 
 class DenseGraph(Graph):
@@ -31,25 +41,31 @@ class DenseGraph(Graph):
         return clip(boxes, size), scores
 
 
-class RawGraph(Graph):
-    """The maps that the head returns, each (N, C, H, W), level by level."""
+class MapsGraph(Graph):
+    """The maps of a detector that is not decoded here, each (N, C, H, W), level by level."""
 
-    kind = 'raw maps of a one-stage detector, not decoded'
-    missing = 'the decoding of this head is not known here: boxes and scores are left to you'
+    def __init__(self, model: nn.Module, normalize: bool = True) -> None:
+        super().__init__(model, normalize)
+        self.two_stages = isinstance(model, TwoStageDetector)
+        self.kind, self.missing = OF_TWO_STAGES if self.two_stages else OF_ONE_STAGE
 
     @property
     def outputs(self) -> dict[str, dict[int, str]]:
-        was = torch.zeros(1, 3, 64, 64)
         with torch.no_grad():
-            maps = self.model.bbox_head(self.model.extract_feat(was))
-        axes = {0: 'batch'}
-        return {
-            f'maps_{i}_level_{j}': axes for i, kind in enumerate(maps) for j in range(len(kind))
-        }
+            return {name: {0: 'batch'} for name in self.maps(torch.zeros(1, 3, 64, 64))}
+
+    def maps(self, images: Tensor) -> dict[str, Tensor]:
+        """The maps by name."""
+        features = self.model.extract_feat(images)
+        if self.two_stages:
+            names = ('features', 'rpn_classes', 'rpn_boxes')
+            kinds = dict(zip(names, (features, *self.model.rpn_head(features)), strict=True))
+        else:
+            kinds = {f'maps_{i}': kind for i, kind in enumerate(self.model.bbox_head(features))}
+        return {f'{k}_level_{i}': m for k, kind in kinds.items() for i, m in enumerate(kind)}
 
     def predict(self, images: Tensor, size: tuple) -> tuple[Tensor, ...]:
-        maps = self.model.bbox_head(self.model.extract_feat(images))
-        return tuple(level for kind in maps for level in kind)
+        return tuple(self.maps(images).values())
 
 
 class SegmentationGraph(Graph):
@@ -81,9 +97,9 @@ def graph_of(model: nn.Module, normalize: bool = True) -> Graph:
         SetupError: none of ours fits it.
     """
     if isinstance(model, SingleStageDetector) and hasattr(model, 'bbox_head'):
-        graph = DenseGraph if can_decode(model.bbox_head) else RawGraph
+        graph = DenseGraph if can_decode(model.bbox_head) else MapsGraph
     elif isinstance(model, TwoStageDetector) and model.with_rpn:
-        graph = TwoStageGraph if TwoStageGraph.describes(model) else ProposalGraph
+        graph = TwoStageGraph if TwoStageGraph.describes(model) else MapsGraph
     elif hasattr(model, 'decode_head'):
         graph = SegmentationGraph
     else:

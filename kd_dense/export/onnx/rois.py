@@ -1,4 +1,4 @@
-"""The graphs of two-stage detectors: all of it where every part is known, else the first stage.
+"""The graph of two-stage detectors whose parts are all known.
 
 Letters: N images, R proposals, K classes. Boxes are xyxy in pixels.
 """
@@ -17,25 +17,6 @@ from torchvision.ops import nms, roi_align
 from ...hosts.heads import flatten_levels
 from .base import Graph
 from .decode import boxes_from_deltas, clip
-
-
-class ProposalGraph(Graph):
-    """Feature maps of the neck, class maps and box maps of the RPN, level by level."""
-
-    kind = 'feature maps and RPN maps of a two-stage detector, without its second stage'
-    missing = 'the second stage of this detector could not be exported: proposals and box head'
-
-    @property
-    def outputs(self) -> dict[str, dict[int, str]]:
-        with torch.no_grad():
-            levels = len(self.model.extract_feat(torch.zeros(1, 3, 64, 64)))
-        kinds = ('features', 'rpn_classes', 'rpn_boxes')
-        return {f'{kind}_level_{i}': {0: 'batch'} for kind in kinds for i in range(levels)}
-
-    def predict(self, images: Tensor, size: tuple) -> tuple[Tensor, ...]:
-        features = self.model.extract_feat(images)
-        classes, boxes = self.model.rpn_head(features)
-        return (*features, *classes, *boxes)
 
 
 class TwoStageGraph(Graph):

@@ -77,24 +77,16 @@ def _windows(length: int, count: int | None, like: Tensor) -> Tensor:
     return inside / inside.sum(dim=1, keepdim=True)
 
 
-def _without_adaptive_pools(model: nn.Module) -> nn.Module:
-    """Replace them, in place."""
+def for_any_size(model: nn.Module) -> nn.Module:
+    """Replace pools and mmseg's upsampling, whose sizes a traced graph would keep, in place."""
     for module in model.modules():
         for name, child in list(module.named_children()):
+            mmsegs = type(child).__module__.startswith('mmseg.')
             if isinstance(child, nn.AdaptiveAvgPool2d):
                 size = child.output_size
-                size = size if isinstance(size, tuple | list) else (size, size)
-                setattr(module, name, AdaptivePool(tuple(size)))
-    return model
-
-
-def _with_sizes_of_the_input(model: nn.Module) -> nn.Module:
-    """Replace mmseg's upsampling, whose sizes a traced graph would hold fast, in place."""
-    for module in model.modules():
-        for name, child in list(module.named_children()):
-            kind = type(child)
-            mmsegs = kind.__name__ == 'Upsample' and kind.__module__.startswith('mmseg.')
-            if mmsegs and not child.size:
+                size = tuple(size) if isinstance(size, tuple | list) else (size, size)
+                setattr(module, name, AdaptivePool(size))
+            elif mmsegs and type(child).__name__ == 'Upsample' and not child.size:
                 options = dict(mode=child.mode, align_corners=child.align_corners)
                 setattr(module, name, nn.Upsample(scale_factor=child.scale_factor, **options))
     return model
@@ -107,7 +99,7 @@ def write_onnx(plain: Plain, path: Path, example: Tensor, normalize: bool = True
         plain: the student.
         path: of the file.
         example: an input to trace with, (1, 3, H, W).
-        normalize: see :class:`~kd_dense.export.graphs.Graph`.
+        normalize: see :class:`~kd_dense.export.onnx.base.Graph`.
 
     Returns:
         what was written, as a torch module.
@@ -116,8 +108,7 @@ def write_onnx(plain: Plain, path: Path, example: Tensor, normalize: bool = True
         SetupError: the model has something that ONNX has no name for.
     """
     model = revert_sync_batchnorm(copy.deepcopy(plain.model)).eval().requires_grad_(False)
-    model = _with_sizes_of_the_input(_without_adaptive_pools(model))
-    graph = graph_of(model, normalize)
+    graph = graph_of(for_any_size(model), normalize)
     axes = {0: 'batch'} if graph.any_batch else {}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # traced sizes; the check at another size catches harm

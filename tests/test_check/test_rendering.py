@@ -5,8 +5,8 @@ import json
 import pytest
 
 from kd_dense.check import WARNING, WRONG, Report
+from kd_dense.check.findings import Section
 from kd_dense.check.preprocessing import Statistics, trained_with
-from kd_dense.check.report import Section
 from kd_dense.check.validation import _tell
 from kd_dense.errors import SetupError
 from kd_dense.pictures import evenly
@@ -97,7 +97,7 @@ def test_errors_become_findings_with_their_place():
         {}['missing']
     told = [line.problem for line in section.lines]
     assert told[0] == 'Say what to do.'
-    assert told[1].startswith("KeyError: 'missing' (raised in tests/test_check/test_report.py:")
+    assert told[1].startswith("KeyError: 'missing' (raised in tests/test_check/test_rendering.py:")
     assert section.mark == WRONG
 
 

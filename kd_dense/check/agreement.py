@@ -8,7 +8,7 @@ from ..distiller import STUDENT
 from ..pair import AGREE, not_offered, unmet
 from ..views import OneStageView, TwoStageView, probe, view_class
 from .built import Built
-from .report import Section
+from .findings import Section
 
 UNKNOWN = ('', 'none', 'unknown')
 ITEMS = {
@@ -22,6 +22,7 @@ ITEMS = {
     'roi_scores': 'class scores of proposals',
     'roi_boxes': 'boxes of proposals',
 }
+SHOWN = {*ITEMS, 'num_levels', 'num_classes'}  # here, with the strides, and among the classes
 LONG = 25  # characters of a cell that is not shown twice
 PICTURE = 256  # pixels, of the picture that is shown to count levels
 
@@ -33,14 +34,23 @@ def examine_pair(built: Built, section: Section) -> None:
     strides = list(dict.fromkeys(_text(info.strides) for info in known))
     heads = ' and '.join(info.head for info in known)
     section.summary = f'{heads}, strides {" and ".join(strides)}'
-    minded = _minded(built)
-    for what, item in ITEMS.items():
-        cells = [_text(getattr(built.infos[r], what)) if r in built.infos else '' for r in roles]
+    differences = {name: built.differences(name) for name in built.teachers}
+    differ = any(differences.values())
+    # views of other hosts may compare more
+    more = {k: words for info in known for k, words in info.compared().items() if k not in SHOWN}
+    for what, item in (ITEMS | more).items():
+        cells = [_text(getattr(built.infos.get(role), what, '')) for role in roles]
         if all(text in UNKNOWN for text in cells):
             continue
         if len(set(cells)) == 1 and len(cells[0]) > LONG:
             cells[1:] = ['the same'] * (len(cells) - 1)
-        problems, losses = minded.get(what, ([], []))
+        fields = ('strides', 'num_levels') if what == 'strides' else (what,)
+        minded = {
+            name: [each for each in found if each.what in fields][:1]
+            for name, found in differences.items()
+        }
+        problems = [built.item(f'The {d}.', name) for name, found in minded.items() for d in found]
+        losses = [loss for found in minded.values() for each in found for loss in each.losses]
         told = {'losses': losses} if losses else {}
         section.tell(item, *cells, problem=' '.join(problems), way_out=AGREE, **told)
     for role, model in built.models.items():
@@ -51,26 +61,9 @@ def examine_pair(built: Built, section: Section) -> None:
             for each, loss in built.losses_of(name).items():
                 found = unmet(built.student, each, loss)
                 if name in built.infos:
-                    found = found or not_offered(teacher, each, loss, told=bool(minded))
+                    found = found or not_offered(teacher, each, loss, told=differ)
                 for problem in found:
                     section.tell(f'losses.{each}', problem=problem)
-
-
-def _minded(built: Built) -> dict[str, tuple[list[str], list[str]]]:
-    """In what teachers differ from the student, and the losses that mind, by field."""
-    minded: dict[str, tuple[list[str], list[str]]] = {}
-    for name in built.teachers:
-        found = built.differences(name)
-        differing = {each.what for each in found}
-        for each in found:
-            # the number of levels is shown with the strides
-            what = 'strides' if each.what == 'num_levels' else each.what
-            if each.what == 'num_levels' and 'strides' in differing:
-                continue
-            problems, names = minded.setdefault(what, ([], []))
-            problems.append(built.item(f'The {each}.', name))
-            names += each.losses
-    return minded
 
 
 def _levels(role: str, model: nn.Module, section: Section) -> None:

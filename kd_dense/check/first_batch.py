@@ -21,7 +21,7 @@ from ..hosts import isolated_rng
 from ..hosts.checkpoints import model_state
 from ..views import Batch, SegmentationView, TwoStageView, View, host_info, view_class
 from .built import Built, as_list
-from .report import WARNING, WRONG, Section
+from .findings import WARNING, WRONG, Section
 from .weights import announce_pretrained
 
 WARN_ABOVE = 0.9  # as LossBalanceHook's default

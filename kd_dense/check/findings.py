@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import json
 import textwrap
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,16 +132,15 @@ class Report:
         return not self.findings(WRONG)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return _plain(
-            dict(
-                subject=self.subject,
-                healthy=self.healthy,
-                wrong=len(self.findings(WRONG)),
-                warnings=len(self.findings(WARNING)),
-                sections=[_section_dict(section) for section in self.sections],
-            )
+        """For JSON, which knows neither infinities nor NaN: those become text."""
+        told = dict(
+            subject=self.subject,
+            healthy=self.healthy,
+            wrong=len(self.findings(WRONG)),
+            warnings=len(self.findings(WARNING)),
+            sections=[_section_dict(section) for section in self.sections],
         )
+        return json.loads(json.dumps(told), parse_constant=lambda name: str(float(name)))
 
     def refuse(self) -> None:
         """Refuse a training in which something is wrong.
@@ -169,13 +168,9 @@ class Report:
         """
         blocks = [f'Check of {self.subject}']
         for section in self.sections:
-            rows = [(_marked(line.mark), line.item, *line.cells) for line in section.lines]
             header = ('', '', *section.columns) if any(section.columns) else ()
-            shown = text_table(rows, header, colour=colour)
-            head, shown = shown[: bool(header)], shown[bool(header) :]
-            for line, text in zip(section.lines, shown, strict=True):
-                head += [text, *_explained(line, width - 2)]
-            blocks.append('\n'.join([section.title, *(f'  {each}' for each in head)]))
+            rows = [((line.mark, line.item, *line.cells), [line]) for line in section.lines]
+            blocks.append('\n'.join([section.title, *_rendered(rows, width, header, colour)]))
         wrong, warnings = len(self.findings(WRONG)), len(self.findings(WARNING))
         verdict = f'{wrong} wrong, {warnings} warning{"" if warnings == 1 else "s"}: '
         verdict += 'put right what is wrong' if wrong else 'look at them'
@@ -184,17 +179,24 @@ class Report:
 
     def as_lines(self, width: int = 100) -> str:
         """For a log: one line for each section, and what is not right."""
-        lines = [f'Check of {self.subject} (`kd-dense check` looks closer, `--no-check` skips it)']
-        rows = [(_marked(each.mark), each.title, each.summary) for each in self.sections]
-        for section, text in zip(self.sections, text_table(rows), strict=True):
-            lines.append(f'  {text}')
-            for line in section.findings():
-                lines += [f'  {each}' for each in _explained(line, width - 2)]
-        return '\n'.join(lines)
+        title = f'Check of {self.subject} (`kd-dense check` looks closer, `--no-check` skips it)'
+        rows = [((each.mark, each.title, each.summary), each.findings()) for each in self.sections]
+        return '\n'.join([title, *_rendered(rows, width)])
 
 
-def _marked(mark: str) -> Text:
-    return Text(f'{mark:{len(WARNING)}}', STYLES[mark])
+def _rendered(
+    rows: Sequence[tuple[tuple[str, ...], list[Line]]],
+    width: int,
+    header: Sequence[str] = (),
+    colour: bool = False,
+) -> list[str]:
+    """A table, its mark first in each row, and below a row what its lines have to say."""
+    cells = [(Text(f'{mark:{len(WARNING)}}', STYLES[mark]), *rest) for (mark, *rest), _ in rows]
+    shown = text_table(cells, header, colour=colour)
+    found = shown[: bool(header)]
+    for text, (_, lines) in zip(shown[bool(header) :], rows, strict=True):
+        found += [text, *(each for line in lines for each in _explained(line, width - 2))]
+    return [f'  {each}' for each in found]
 
 
 def _explained(line: Line, width: int) -> list[str]:
@@ -222,18 +224,5 @@ def _section_dict(section: Section) -> dict[str, Any]:
             found['text'] = line.cells[0]
         if line.problem:
             found |= dict(problem=line.problem, way_out=line.way_out)
-        if line.data:
-            found['data'] = line.data
-        lines.append(found)
+        lines.append(found | (dict(data=line.data) if line.data else {}))
     return dict(title=section.title, mark=section.mark, lines=lines)
-
-
-def _plain(value: Any) -> Any:
-    """A value for JSON, which knows neither infinities nor NaN: those become text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
