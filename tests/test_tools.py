@@ -162,7 +162,7 @@ def test_plot_draws_several_trainings(tmp_path):
     segmentation = (tmp_path / 'a', '--keys', 'mIoU', '--out', tmp_path / 'miou.png')
     assert python('plot.py', *segmentation).returncode == 0
     assert 'was never logged' in python('plot.py', tmp_path / 'a', '--keys', 'x').stderr
-    assert 'no training was logged' in python('plot.py', tmp_path).stderr
+    assert 'No training was logged' in python('plot.py', tmp_path).stderr
 
 
 @pytest.mark.slow
