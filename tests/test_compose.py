@@ -428,7 +428,13 @@ def test_what_a_folder_of_voc_lacks_is_named(tmp_path):
     (tmp_path / 'JPEGImages' / 'a.jpg').touch()
     with pytest.raises(SetupError, match=r'a\.xml, which .*train\.txt asks for, is not there'):
         find_voc(tmp_path)
-    (tmp_path / 'Annotations' / 'a.xml').write_text('<a><object><name>cat</name></object></a>')
+    file = tmp_path / 'Annotations' / 'a.xml'
+    file.write_text('<a><object><name>cat</name></object></a>')
+    with pytest.raises(SetupError, match=r'a\.xml: boxes are not four numbers'):
+        find_voc(tmp_path)
+    corners = ''.join(f'<{k}>{i}</{k}>' for i, k in enumerate(('xmin', 'ymin', 'xmax', 'ymax')))
+    box = f'<bndbox>{corners}</bndbox>'
+    file.write_text(f'<a><object><name>cat</name>{box}</object></a>')
     assert find_voc(tmp_path).classes == ('cat',)
 
 

@@ -121,6 +121,10 @@ def _is_remote(leaf: ConfigDict) -> bool:
 
 def _coco(dataset: Any, part: str, trains: bool) -> Iterator[Found]:
     file = Path(dataset.ann_file)
+    if not file.is_file():
+        text = f'The `ann_file` of {part} is {dataset.ann_file!r}, which is no file.'
+        yield Found(part, text, 'Name the file of its annotations.', grave=True)
+        return
     content, problem = _read_json(file)
     if problem:
         yield Found(part, problem, 'Make the file again, or name another `ann_file`.', grave=True)

@@ -63,8 +63,6 @@ def _statistic(kind: Any, name: str) -> Any:
 
 
 CAN_ALLOW = hasattr(torch.serialization, 'safe_globals')  # torch 2.5
-if CAN_ALLOW:
-    torch.serialization.add_safe_globals(_allowed())
 
 
 @contextmanager
@@ -93,8 +91,12 @@ def guarded_loading(trust: bool = False) -> Iterator[None]:
         _trusted.reset(token)
 
 
-def _only_weights() -> bool:
-    return CAN_ALLOW and not _trusted.get()
+def _load(path: Path, **options: Any) -> Any:
+    """``torch.load``; allowing each time anew, because MMEngine takes back what is allowed."""
+    if not CAN_ALLOW or _trusted.get():
+        return torch.load(str(path), weights_only=False, **options)
+    with torch.serialization.safe_globals(_allowed()):
+        return torch.load(str(path), weights_only=True, **options)
 
 
 def load_from_file(filename: str | Path, map_location: Any = 'cpu') -> Any:
@@ -120,7 +122,7 @@ def load_from_file(filename: str | Path, map_location: Any = 'cpu') -> Any:
             'checkpoint, or copy or train it again.'
         )
     try:
-        return torch.load(path, map_location=map_location, weights_only=_only_weights())
+        return _load(path, map_location=map_location)
     except (OSError, *CANNOT_READ) as error:  # of a damaged file torch raises an OSError, too
         raise SetupError(f'The checkpoint {path} cannot be read: {reason(error)}') from error
 
@@ -137,9 +139,7 @@ def load_mapped(path: Path, trust: bool = False) -> Any:
     """
     with guarded_loading(trust):
         try:
-            return torch.load(
-                str(path), map_location='cpu', mmap=True, weights_only=_only_weights()
-            )
+            return _load(path, map_location='cpu', mmap=True)
         except (OSError, *CANNOT_READ) as error:
             raise SetupError(f'The checkpoint {path} cannot be read: {reason(error)}') from error
 

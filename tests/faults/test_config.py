@@ -127,7 +127,10 @@ ROWS = [
     ('train_dataloader.sampler.shufle=True', r"InfiniteSampler.* has no argument 'shufle'"),
     ('train_dataloader.dataset=None', r'train_dataloader has no `dataset`'),
     ('train_dataloader.dataset.type=Nope', r"There is no type 'Nope'|no type.*Nope"),
-    ('train_dataloader.dataset.ann_file=', r'The data is not there|names no|no file'),
+    (
+        'train_dataloader.dataset.ann_file=',
+        r'The `ann_file` of train_dataloader is .*, which is no file\. Name the file',
+    ),
     ('train_dataloader.dataset.ann_file=nope.json', r'The data is not there: .*nope\.json'),
     ('train_dataloader.dataset.data_root=nowhere/', r'The data is not there: nowhere/'),
     (
@@ -182,9 +185,9 @@ def test_a_misspelt_name_in_a_config(world, wrong, right):
 
 
 TEXTS = [
-    ('', r'ld\.py has no `model` with a `type`: it is empty'),
+    ('', r'ld\.py has no `model` with a `type`: it (is empty|holds `experiment_name`)'),
     ('x = (', r"ld\.py is no Python that can be read: '\(' was never closed"),
-    ('x = 1', r'ld\.py has no `model` with a `type`: it holds `x`'),
+    ('x = 1', r'ld\.py has no `model` with a `type`: it holds .*`x`'),
     ('x = y', r"ld\.py, line 1, cannot be read: NameError: name 'y' is not defined"),
     ('x = 1 / 0', r'ld\.py, line 1, cannot be read: ZeroDivisionError'),
     ("_base_ = ['gone.py']", r'gone\.py'),

@@ -145,7 +145,7 @@ ERRORS = [
     ),
     ('images folder empty', lambda w: shutil.rmtree(w / JPEGS), r'12 of 12 images are not there'),
     ('a folder for annotations', lambda w: [(w / TRAIN).unlink(), (w / TRAIN).mkdir()],
-     r'train\.json is a folder'),
+     r'train\.json., which is no file'),
 ]  # fmt: skip
 
 
