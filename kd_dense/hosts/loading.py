@@ -62,14 +62,15 @@ def _statistic(kind: Any, name: str) -> Any:
     return getattr(HistoryBuffer, name)
 
 
-CAN_ALLOW = hasattr(torch.serialization, 'safe_globals')  # torch 2.5
+# torch 2.6 and later, which also take names for what is allowed
+CAN_ALLOW = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')
 
 
 @contextmanager
 def guarded_loading(trust: bool = False) -> Iterator[None]:
     """While this lasts, checkpoints are read as weights, wherever MMEngine reads them.
 
-    With torch before 2.5, which cannot be told what to allow, all is read as MMEngine does.
+    With torch before 2.6, which cannot be told what to allow, all is read as MMEngine does.
 
     Args:
         trust: read those that hold more too, which may run their code, and fetch from ``http://``.
