@@ -16,8 +16,8 @@ demo-seg: install  ## the same with a small segmentor
 test: lint  ## what CI runs: lint, types, then the tests (ARGS='-k name' to choose some)
 	.venv/bin/python -m pytest -n auto --dist worksteal $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
-stress: install  ## thousands of random cases (minutes); results are kept in docs/stress.md
-	.venv/bin/python -m pytest -n auto -o addopts='-q -ra' tests/stress
+stress: install  ## random cases, kills, soak (long; ARGS='-k kills' to choose); results are in docs/stress.md
+	.venv/bin/python -m pytest -n auto -o addopts='-q -ra' tests/stress $(ARGS)
 
 lint: install  ## check style and types only
 	.venv/bin/python -m ruff check .
