@@ -140,6 +140,17 @@ def test_scripts_without_arguments_show_their_usage(script):
     assert f'{script}' in done.stderr and done.stderr.startswith('usage:')
 
 
+def test_plot_says_that_nothing_was_logged_yet(tmp_path):
+    folder = tmp_path / 'a' / '20260101' / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text(json.dumps(dict(step=1, time=0.1)))
+    done = python('plot.py', tmp_path / 'a', '--out', tmp_path / 'x.png')
+    assert done.returncode == 1 and not (tmp_path / 'x.png').exists()
+    text = ' '.join(done.stderr.split())
+    assert 'has logged a loss or a metric yet, only step, time.' in text
+    assert 'Traceback' not in text
+
+
 def test_plot_draws_several_trainings(tmp_path):
     for name, offset in (('a', 0.0), ('b', 0.1)):
         folder = tmp_path / name / '20260101' / 'vis_data'

@@ -64,6 +64,11 @@ def plot(args: argparse.Namespace) -> None:
         raise SetupError(
             f'--keys: {", ".join(unknown)} was never logged; there are {", ".join(sorted(found))}.'
         )
+    if not keys:
+        raise SetupError(
+            'None of these trainings has logged a loss or a metric yet, only '
+            f'{", ".join(sorted(found))}. Wait for the next line of a log, or name some by --keys.'
+        )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     trainings = list(enumerate(runs.items()))
     panels = [
