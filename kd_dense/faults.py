@@ -22,6 +22,7 @@ from mmengine.registry import Registry
 
 from .building import did_you_mean, listed
 from .errors import SetupError
+from .hosts.loading import asked_for
 
 IN_WORKER = re.compile(r'Caught (\w+) in DataLoader worker process')
 
@@ -297,8 +298,8 @@ def _brief(error: BaseException) -> str:
 
 
 def _unsafe(text: str) -> str:
-    found = re.search(r'GLOBAL ([\w.]+)', text) or re.search(r'global ([\w.]+\.\w+)', text)
-    return f'it asks for `{found[1]}`' if found else 'it asks for more than tensors and numbers'
+    name = asked_for(text)
+    return f'it asks for `{name}`' if name else 'it asks for more than tensors and numbers'
 
 
 def _frames(error: BaseException) -> Iterator[Any]:

@@ -179,12 +179,17 @@ def load_from_url(
     return load_from_file(path, map_location)
 
 
+def asked_for(text: str) -> str | None:
+    """The name that a checkpoint asks for besides weights, as torch's message has it."""
+    found = re.search(r'GLOBAL ([\w.]+)', text) or re.search(r'global ([\w.]+\.\w+)', text)
+    return found[1] if found else None
+
+
 def reason(error: Exception) -> str:
     """Why a checkpoint could not be read, and the way out."""
     text = str(error).strip()
     if 'Weights only' in text or 'weights_only' in text:
-        asked = re.search(r'GLOBAL ([\w.]+)', text) or re.search(r'global ([\w.]+\.\w+)', text)
-        what = f'`{asked[1]}`' if asked else 'more than tensors'
+        what = f'`{asked}`' if (asked := asked_for(text)) else 'more than tensors'
         return (
             f'it holds more than weights ({what}), and reading that could run code. If you trust '
             'who made it: --trust-checkpoint, or `trust=True` of a teacher.'

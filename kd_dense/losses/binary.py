@@ -17,6 +17,7 @@ from .base import DistillationLoss, global_divisor
 from .checks import check_choice
 from .functional import prepare_logits
 from .parts import part_demands
+from .regions import levels_with_positives, main_region
 
 
 def binary_distillation(student: Tensor, teacher: Tensor, detach_weight: bool = False) -> Tensor:
@@ -97,13 +98,11 @@ class _OnAllPositions(DistillationLoss):
         eligible = student.eligible
         if self.variant == 'paper':
             return eligible
-        found = student.positions(student.positives & student.valid)
-        levels = torch.stack([level.any() for level in found])
-        return eligible & levels[student.level_index]
+        return eligible & levels_with_positives(student)[student.level_index]
 
     def divided(self, total: Tensor, student: OneStageView) -> Tensor:
         """A sum divided by the positives of all ranks."""
-        return total / global_divisor((student.positives & student.valid).sum())
+        return total / global_divisor(main_region(student, student).sum())
 
 
 @MODELS.register_module()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import SetupError
@@ -36,7 +37,7 @@ def decoupled_kl(
         SetupError: the shapes differ.
     """
     student, teacher = prepare_logits(student, teacher)
-    hit = torch.nn.functional.one_hot(target, student.shape[-1]).bool()
+    hit = F.one_hot(target, student.shape[-1]).bool()
     binary, others = [], []
     for logits in (student / temperature, teacher / temperature):
         rest = logits.masked_fill(hit, -torch.inf)

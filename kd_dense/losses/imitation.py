@@ -19,6 +19,7 @@ from .regions import (
     REGIONS,
     check_region,
     labels_demands,
+    levels_with_positives,
     published_general_instances,
     region_demands,
     region_reads,
@@ -160,8 +161,8 @@ class FeatureImitation(DistillationLoss):
             region = published_general_instances
         masks = student.positions(region(student, teacher))
         if self._only_with_positives:
-            positives = student.positions(student.positives & student.valid)
-            masks = [m & p.any() for m, p in zip(masks, positives, strict=True)]
+            some = levels_with_positives(student)
+            masks = [mask & found for mask, found in zip(masks, some, strict=True)]
         adapters = self.adapters or [nn.Identity()] * len(masks)
         totals, counts = [], []
         levels = zip(adapters, student.features, teacher.features, masks, strict=True)

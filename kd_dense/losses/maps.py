@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import SetupError
 from ..views import Read, View
+from .checks import softmax_demands
 
 NAMED: dict[int | str, str] = {  # and what a loss on them reads
     'logits': 'seg_logits',
     'head': 'head_features',
 }
+LOGITS = {'decode': 'seg_logits', 'auxiliary': 'aux_logits'}  # a segmentor's, by their heads
 OF_ANY_SIZE = Read('features', agree=('num_levels',))  # maps are brought to the student's size
 LEVELS = 'levels'  # stands for all feature maps, one by one
+
+
+def logits_demands(part: str, student: Any) -> list[str]:
+    """What a loss on class distributions asks of a segmentor and does not find, as sentences.
+
+    Args:
+        part: one of :data:`LOGITS`.
+        student: a segmentor.
+    """
+    if part == 'auxiliary' and not getattr(student, 'auxiliary_head', None):
+        return ["part 'auxiliary' needs an auxiliary head, and the student has none"]
+    return softmax_demands(student)
 
 
 def check_stage(stage: int | str) -> None:

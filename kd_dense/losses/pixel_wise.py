@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from ..registry import MODELS
 from ..views import SegmentationView, view_class
 from .base import DistillationLoss, global_divisor
-from .checks import check_choice, check_temperature, softmax_demands
+from .checks import check_choice, check_temperature
 from .functional import prepare_logits, softmax_kl
-from .maps import resized, size_of
-
-LOGITS = {'decode': 'seg_logits', 'auxiliary': 'aux_logits'}  # of which heads
+from .maps import LOGITS, logits_demands, resized, size_of
 
 
 def pixel_kl(student: Tensor, teacher: Tensor, valid: Tensor, temperature: float = 1.0) -> Tensor:
@@ -94,9 +92,7 @@ class PixelWise(DistillationLoss):
         """Auxiliary heads where they are to be taught; scores by softmax."""
         if not issubclass(view_class(student), SegmentationView):
             return []
-        if self.part == 'auxiliary' and not getattr(student, 'auxiliary_head', None):
-            return ["part 'auxiliary' needs an auxiliary head, and the student has none"]
-        return softmax_demands(student)
+        return logits_demands(self.part, student)
 
     def forward(self, student: SegmentationView, teacher: SegmentationView) -> Tensor:
         """The raw loss of one batch, a scalar."""

@@ -36,6 +36,12 @@ def main_region(student: DenseView, teacher: DenseView) -> Tensor:
     return student.positives & student.valid
 
 
+def levels_with_positives(student: DenseView) -> Tensor:
+    """On which levels of the batch the student's own assignment has positives; bool, (L,)."""
+    positives = student.positions(student.positives & student.valid)
+    return torch.stack([level.any() for level in positives])
+
+
 def inside_boxes(student: DenseView, teacher: DenseView) -> Tensor:
     """Positions whose centre lies inside an object's box, on every level."""
     centres = position_centres(student)

@@ -12,11 +12,10 @@ from ..errors import SetupError
 from ..registry import MODELS
 from ..views import DenseView, SegmentationView, view_class
 from .base import DistillationLoss, global_divisor
-from .checks import check_choice, check_temperature, softmax_demands
+from .checks import check_choice, check_temperature
 from .functional import prepare_logits
-from .maps import resized, size_of
+from .maps import LOGITS, logits_demands, resized, size_of
 from .parts import PARTS, part_demands
-from .pixel_wise import LOGITS
 
 TINY = 1e-6  # added to each squared norm: rows of equal scores have no direction to follow
 SOMETHING = 0.05  # the least score of a position of a sigmoid head that counts
@@ -100,9 +99,7 @@ class RelationDistillation(DistillationLoss):
         if not issubclass(view, SegmentationView):
             choices = "'dense' or 'roi'" if issubclass(view, DenseView) else 'another loss'
             return [f'part {self.part!r} is one of segmentors, found {view.family}; {choices}']
-        if self.part == 'auxiliary' and not getattr(student, 'auxiliary_head', None):
-            return ["part 'auxiliary' needs an auxiliary head, and the student has none"]
-        return softmax_demands(student)
+        return logits_demands(self.part, student)
 
     def forward(self, student: Any, teacher: Any) -> Tensor:
         """The raw loss of one batch, a scalar."""
