@@ -73,8 +73,10 @@ def edge_options(parser: argparse.ArgumentParser, checkpoints: bool = True) -> N
         parser.add_argument(
             '--trust-checkpoint',
             action='store_true',
-            help='read checkpoints that hold more than weights, which may run their code, and '
-            'fetch from http:// too',
+            help='read checkpoints that hold more than weights, which may run their code',
+        )
+        parser.add_argument(
+            '--allow-http', action='store_true', help='fetch checkpoints from http:// too'
         )
 
 
@@ -294,7 +296,8 @@ def command_line(args: argparse.Namespace | None = None) -> Iterator[None]:
     """
     gloo = False
     try:
-        with guarded_loading(trust=getattr(args, 'trust_checkpoint', False)):
+        trust, http = (getattr(args, name, False) for name in ('trust_checkpoint', 'allow_http'))
+        with guarded_loading(trust, http):
             yield
         if torch.distributed.is_initialized():
             torch.distributed.barrier()

@@ -40,6 +40,7 @@ DATE = re.compile(r'(19|20)\d{6}')
 CANNOT_READ = (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError,
                ImportError)  # fmt: skip
 _trusted: ContextVar[bool] = ContextVar('trusted', default=False)
+_http: ContextVar[bool] = ContextVar('http', default=False)
 
 
 def _allowed() -> list[Any]:
@@ -67,16 +68,17 @@ CAN_ALLOW = hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint')
 
 
 @contextmanager
-def guarded_loading(trust: bool = False) -> Iterator[None]:
+def guarded_loading(trust: bool = False, http: bool = False) -> Iterator[None]:
     """While this lasts, checkpoints are read as weights, wherever MMEngine reads them.
 
     With torch before 2.6, which cannot be told what to allow, all is read as MMEngine does.
 
     Args:
-        trust: read those that hold more too, which may run their code, and fetch from ``http://``.
+        trust: read those that hold more too, which may run their code.
+        http: fetch from ``http://`` too.
     """
     trust = trust or _trusted.get()
-    token = _trusted.set(trust)
+    token, http_token = _trusted.set(trust), _http.set(http or _http.get())
     forced, schemes, load_url = os.environ.get(FORCED), CheckpointLoader._schemes, host.load_url
     os.environ[FORCED] = '1' if CAN_ALLOW and not trust else '0'
     CheckpointLoader._schemes = schemes.copy()
@@ -90,6 +92,7 @@ def guarded_loading(trust: bool = False) -> Iterator[None]:
         if forced is not None:
             os.environ[FORCED] = forced
         _trusted.reset(token)
+        _http.reset(http_token)
 
 
 def _load(path: Path, **options: Any) -> Any:
@@ -158,11 +161,11 @@ def load_from_url(
         OSError: it could not be fetched.
         SetupError: it is not what its name says, is no checkpoint, or would come by ``http://``.
     """
-    if url.startswith('http://') and not _trusted.get():
+    if url.startswith('http://') and not _http.get():
         raise SetupError(
             f'{url} would be fetched without encryption: anybody on the way can change it. Use '
-            'https://, or fetch it yourself and name the file. If you trust it all the same: '
-            '--trust-checkpoint.'
+            'https://, or fetch it yourself and name the file. If nobody can on your network: '
+            '--allow-http.'
         )
     folder = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'))
     folder.mkdir(parents=True, exist_ok=True)

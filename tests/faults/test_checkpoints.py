@@ -404,3 +404,21 @@ def test_a_date_in_a_name_is_no_hash(hub):
     torch.save(dict(state_dict={}), hub / 'teacher-20201231.pth')
     with guarded_loading():
         load_from_url('https://localhost/teacher-20201231.pth')
+
+
+@pytest.mark.parametrize('trust', [False, True])
+def test_http_is_a_matter_of_its_own(hub, trust):
+    torch.save(dict(state_dict={}), hub / 'teacher.pth')
+    url = 'http://localhost:9/teacher.pth'
+    with guarded_loading(trust=trust), pytest.raises(SetupError, match='--allow-http'):
+        load_from_url(url)
+    with guarded_loading(trust=trust, http=True):
+        assert load_from_url(url) == dict(state_dict={})
+
+
+def test_a_command_allows_http(hub, world):
+    torch.save(torch.load(world / 'teacher.pth', weights_only=False), hub / 'teacher.pth')
+    world.options['model.teacher.checkpoint'] = 'http://localhost:9/teacher.pth'
+    assert 'without encryption' in ' '.join(train(world).text.split())
+    assert train(world, '--trust-checkpoint').code == 1
+    assert train(world, '--allow-http').code == 0
