@@ -8,10 +8,10 @@ install:  ## install everything into .venv; does nothing when that is up to date
 	@tools/install.sh
 
 demo: install  ## distil a small detector on the CPU, start to finish
-	@.venv/bin/python tools/demo.py
+	@.venv/bin/python tools/chain.py configs/chains/demo.py
 
 demo-seg: install  ## the same with a small segmentor
-	@.venv/bin/python tools/demo.py segmentation
+	@.venv/bin/python tools/chain.py configs/chains/demo_seg.py
 
 test: lint  ## what CI runs: lint, types, then the tests (ARGS='-k name' to choose some)
 	.venv/bin/python -m pytest -n auto --dist worksteal $(if $(ARGS),$(ARGS),--cov --cov-report=term)

@@ -16,7 +16,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from .errors import SetupError
-from .hosts import build_model, isolated_rng, read_config_file, read_model_config
+from .hosts import ModelSource, build_model, isolated_rng, read_config_file, read_model_config
 from .losses.build import build_losses
 from .own_data import use_data
 from .pair import check_pair
@@ -185,7 +185,7 @@ def check_recipe(
 
 def compose(
     student: str,
-    teacher: str,
+    teacher: ModelSource,
     checkpoint: str | None,
     recipe: str = 'auto',
     same_classes: bool = True,
@@ -197,7 +197,7 @@ def compose(
     Args:
         student: a whole config, with data and schedule: a path, or an ``mmdet::`` or ``mmseg::``
             name.
-        teacher: config of the teacher, as the student's.
+        teacher: config of the teacher, as the student's, or a dict.
         checkpoint: of the teacher, a path or URL.
         recipe: name of a shipped one, path of another, or ``'auto'``; where the student's family
             has settings of its own for it, they are taken (:func:`variant`).
@@ -236,7 +236,7 @@ def compose(
 
 
 def _merged(
-    config: Config, teacher: str, checkpoint: str | None, recipe: Config, same_classes: bool
+    config: Config, teacher: ModelSource, checkpoint: str | None, recipe: Config, same_classes: bool
 ) -> Config:
     """A student's config with teacher and recipe."""
     merged = Config(config.to_dict())

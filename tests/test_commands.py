@@ -13,7 +13,6 @@ from kd_dense.record import command_used
 from kd_dense.version import __version__
 
 ROOT = Path(__file__).parents[1]
-OWN = ('demo', 'demo_stages')  # of the repository, not of the package
 
 
 def run(monkeypatch, *arguments: str) -> int | None:
@@ -51,7 +50,7 @@ def test_each_command_shows_its_options(name, monkeypatch, capsys):
 
 
 def test_each_command_has_a_script_and_each_script_a_command():
-    scripts = {path.stem for path in (ROOT / 'tools').glob('*.py')} - set(OWN)
+    scripts = {path.stem for path in (ROOT / 'tools').glob('*.py')}
     assert scripts == {name.replace('-', '_') for name in COMMANDS}
     for name in scripts:
         text = (ROOT / 'tools' / f'{name}.py').read_text()

@@ -16,6 +16,7 @@ COMMANDS = {
     'distill': 'teach any student by any teacher: compose the config, check it, train',
     'check': 'examine a distillation before it is trained',
     'train': 'train a distilled student, a teacher, or a student alone',
+    'chain': 'train several stages, such as teacher, student alone and distilled student',
     'test': 'evaluate a student, without its teacher',
     'report': 'write one page that shows what a distillation brought',
     'plot': 'draw losses and metrics of several trainings in one picture',

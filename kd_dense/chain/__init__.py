@@ -1,0 +1,11 @@
+"""Chains: several trainings, of which the later ones need what the earlier ones have learned.
+
+A chain file names stages; each is an ordinary config, with changes. ``kd-dense chain FILE`` trains
+what is not done yet, goes on with what was interrupted, and tells in a table what came out.
+"""
+
+from .plan import Chain, Job, read_chain
+from .rows import summary
+from .run import run_chain
+
+__all__ = ['Chain', 'Job', 'read_chain', 'run_chain', 'summary']

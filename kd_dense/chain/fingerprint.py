@@ -1,0 +1,84 @@
+"""What the result of a training depends on, as one text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..hosts.configs import leaf_datasets
+from ..hosts.loading import sha256
+
+LOADERS = ('train_dataloader', 'val_dataloader')
+FILES = ('checkpoint', 'load_from')  # keys whose files a training begins with
+# where a training writes and what it says, not what comes out
+APART = ('work_dir', 'data_help', 'log_level', 'visualizer', 'vis_backends', 'launcher', 'resume')
+
+
+def fingerprint(config: Config, needs: Mapping[str, str]) -> str:
+    """A fingerprint of a training: equal for trainings with the same result.
+
+    It is of the config, of the names and contents of annotation files and of checkpoints from
+    outside the chain, and of the trainings that it needs. Where data lies does not count, nor the
+    versions of packages.
+
+    Args:
+        config: whole; other stages stand there in braces.
+        needs: fingerprints of the stages that it needs, by name.
+    """
+    said = {key: value for key, value in config.to_dict().items() if key not in APART}
+    text = json.dumps(said, sort_keys=True, default=str)
+    for root in sorted(_roots(config), key=len, reverse=True):
+        text = text.replace(root, 'DATA/')
+    digest = hashlib.sha256(text.encode())
+    for part in LOADERS:
+        for mark in _data_marks(config, part):
+            digest.update(mark.encode())
+    for path in sorted(_files(said)):
+        digest.update(sha256(path).encode())
+    for name, text in sorted(needs.items()):
+        digest.update(f'{name}={text}'.encode())
+    return digest.hexdigest()[:32]
+
+
+def _datasets(config: Config, part: str) -> Iterator[Mapping[str, Any]]:
+    loader = config.get(part)
+    yield from leaf_datasets(loader['dataset']) if loader else ()
+
+
+def _roots(config: Config) -> set[str]:
+    """The folders that the data lies in, as the config writes them."""
+    found = (each.get('data_root') for part in LOADERS for each in _datasets(config, part))
+    return {json.dumps(root)[1:-1] for root in found if root}
+
+
+def _data_marks(config: Config, part: str) -> Iterator[str]:
+    """A text for each data set of a part: its annotation file, or the names and sizes of images.
+
+    Data that is not there is left to the check of the training, which says how to get it.
+    """
+    for each in _datasets(config, part):
+        root = Path(each.get('data_root') or '')
+        file = root / (each.get('ann_file') or '')
+        if each.get('ann_file') and file.is_file():
+            yield f'{part}:{sha256(file)}'
+            continue
+        folders = [root / name for name in (each.get('data_prefix') or {}).values() if name]
+        files = (path for folder in sorted(folders) for path in sorted(folder.rglob('*.*')))
+        yield part + ''.join(f'{p.relative_to(root)}:{p.stat().st_size};' for p in files)
+
+
+def _files(value: Any, key: str = '') -> Iterator[Path]:
+    """The local checkpoints that a config names."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _files(each, str(name))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _files(each, key)
+    elif key in FILES and isinstance(value, str) and Path(value).is_file():
+        yield Path(value)

@@ -1,0 +1,216 @@
+"""What came out of the trainings of a chain: a row of each, and a table over seeds."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..hosts.checkpoints import model_state, read_checkpoint
+from ..hosts.configs import is_distiller
+from ..logs import read_scalars, validations
+from ..record import minutes, read_record
+from ..report.numbers import METRICS, Metric
+from ..text_table import text_table
+from .stage_config import length
+
+if TYPE_CHECKING:
+    from .plan import Chain, Job
+
+# two-sided 95 % of Student's t by degrees of freedom: what few seeds leave open
+T95 = (math.nan, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+NORMAL95 = 1.96
+STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked', 'integral.project')
+Row = Mapping[str, Any]
+
+
+class Sample(NamedTuple):
+    """Numbers of several seeds.
+
+    Attributes:
+        mean: of all.
+        error: standard error of the mean; None of a single one.
+        count: how many.
+    """
+
+    mean: float
+    error: float | None
+    count: int
+
+    @property
+    def interval(self) -> float | None:
+        """Half the width of the 95 % interval of the mean, by Student's t."""
+        if self.error is None:
+            return None
+        return self.error * (T95[self.count - 1] if self.count <= len(T95) else NORMAL95)
+
+    def text(self, signed: bool = False) -> str:
+        """As ``20.3 ± 0.4``, with the standard error."""
+        error = '' if self.error is None else f' \N{PLUS-MINUS SIGN} {self.error:.1f}'
+        return f'{self.mean:{"+" if signed else ""}.1f}{error}'
+
+
+def sample(values: Sequence[float]) -> Sample:
+    """The sample of some numbers, at least one."""
+    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return Sample(fmean(values), error, len(values))
+
+
+def make_row(chain: Chain, job: Job) -> dict[str, Any] | None:
+    """What came out of a training that has ended; None where it left no checkpoint."""
+    checkpoint = job.checkpoint()
+    if checkpoint is None:
+        return None
+    record = read_record(job.folder)
+    steps, unit = length(job.config)
+    command = ['python', 'tools/chain.py', str(chain.file), '--only', job.stage.name]
+    command += ['--seeds', str(job.run_seed)] if job.run_seed is not None else []
+    return dict(
+        stage=job.stage.name,
+        config=job.stage.about['config'],
+        recipe=job.stage.about.get('recipe'),
+        teacher=job.stage.about.get('teacher'),
+        role='distilled' if is_distiller(job.config) else 'alone',
+        seed=(job.config.get('randomness') or {}).get('seed'),
+        steps=steps,
+        unit=unit,
+        command=shlex.join(command),
+        date=datetime.now(UTC).date().isoformat(),
+        versions=record['versions'] if record else {},
+        minutes=round(minutes(record, job.folder) or 0.0, 2) if record else None,
+        parameters=parameters(model_state(read_checkpoint(checkpoint, 'student'))),
+        validations={str(k): v for k, v in validations(read_scalars(job.folder)).items()},
+    )
+
+
+def parameters(state: Mapping[str, Any]) -> int:
+    """How many weights a plain model has, statistics left out."""
+    return sum(v.numel() for key, v in state.items() if not key.endswith(STATISTICS))
+
+
+def main_metric(rows: Sequence[Row], chain: Chain) -> Metric | None:
+    """The metric that counts: the first of the chain's table."""
+    return next(iter(metrics(rows, chain)), None)
+
+
+def metrics(rows: Sequence[Row], chain: Chain) -> list[Metric]:
+    """The columns of a table: those that the file names, else the usual ones that were measured."""
+    measured = {key for row in rows for each in row['validations'].values() for key in each}
+    named = chain.settings.get('metrics')
+    if named:
+        scales = {metric.key: metric.scale for metric in METRICS}
+        return [Metric(key, title, '', scales.get(key, 1)) for title, key in named.items()]
+    return [metric for metric in METRICS if metric.key in measured][:3]
+
+
+def points(row: Row, metric: Metric, share: float = 1.0) -> float | None:
+    """A metric of a row, in points.
+
+    Args:
+        row: of a training.
+        metric: that counts.
+        share: of the schedule: 1 for its end, 1/3 for the first validation at or behind a third.
+
+    Returns:
+        None where it was not measured.
+    """
+    steps = sorted(int(step) for step in row['validations'])
+    behind = [step for step in steps if step >= share * row['steps']] or steps[-1:]
+    value = row['validations'][str(behind[0])].get(metric.key) if behind else None
+    return None if value is None or value < 0 else value * metric.scale
+
+
+def settled(rows: Sequence[Row], metric: Metric, within: float = 0.5) -> bool | None:
+    """Whether the mean of some seeds changed by less than ``within`` over the last quarter.
+
+    Returns:
+        None where there are fewer than eight validations, or values are missing.
+    """
+    if any(len(row['validations']) < 8 for row in rows):
+        return None
+    pairs = [(points(row, metric, 0.75), points(row, metric)) for row in rows]
+    if any(None in pair for pair in pairs):
+        return None
+    return abs(fmean(end - before for before, end in pairs)) < within  # type: ignore[operator]
+
+
+def summary(chain: Chain, jobs: Sequence[Job]) -> list[str]:
+    """The table of a chain, in lines, and what distillation closed of the gap.
+
+    Each stage has a line: its metrics at the end, the main one after a third of the schedule too,
+    its gain over the controls that have the same number of weights, seed by seed, its weights and
+    its minutes; means, and standard errors where there are several seeds.
+    """
+    rows: dict[str, list[Row]] = {}
+    for job in jobs:
+        if (row := job.row) is not None:
+            rows.setdefault(job.stage.name, []).append(row)
+    if not rows:
+        return ['Nothing is done yet.']
+    columns = metrics([row for each in rows.values() for row in each], chain)
+    main = columns[0] if columns else None
+    controls = [n for n, stage in chain.stages.items() if stage.control and n in rows]
+    lines, told = [], []
+    for name, found in rows.items():
+        cells = [_text(found, metric) for metric in columns]
+        if main:
+            cells.insert(1, _text(found, main, 1 / 3))
+        for control in controls:
+            gain = None if main is None else _gain(found, rows[control], main)
+            cells.append(gain.text(signed=True) if gain and not chain.stages[name].control else '')
+            if main and gain and not chain.stages[name].control:
+                told += _closed(chain, rows, name, control, gain, main)
+        spent = [row['minutes'] for row in found if row['minutes']]
+        size = f'{found[0]["parameters"] / 1e6:.2f} M'
+        lines.append((chain.stages[name].title, *cells, size, f'{fmean(spent or [0]):.1f}'))
+    heads = [metric.title for metric in columns]
+    if main:
+        heads.insert(1, f'{main.title} at 1/3')
+    header = ('stage', *heads, *(f'over {each}' for each in controls), 'parameters', 'minutes')
+    counts = {len(found) for found in rows.values()}
+    seeds = 'one seed' if counts == {1} else f'{max(counts)} seeds: mean \N{PLUS-MINUS SIGN} error'
+    return [*text_table(lines, header, right=True), '', f'{seeds}.', *told]
+
+
+def _text(rows: Sequence[Row], metric: Metric, share: float = 1.0) -> str:
+    values = [points(row, metric, share) for row in rows]
+    known = [value for value in values if value is not None]
+    return sample(known).text() if known else ''
+
+
+def _gain(rows: Sequence[Row], control: Sequence[Row], metric: Metric) -> Sample | None:
+    """What a stage has over a control, seed by seed; None where it is no comparison."""
+    if rows[0]['parameters'] != control[0]['parameters']:
+        return None
+    base = {row['seed']: points(row, metric) for row in control}
+    pairs = [(points(row, metric), base.get(row['seed'])) for row in rows]
+    known = [after - before for after, before in pairs if None not in (after, before)]  # type: ignore[operator]
+    return sample(known) if known else None
+
+
+def _closed(
+    chain: Chain,
+    rows: Mapping[str, Sequence[Row]],
+    name: str,
+    control: str,
+    gain: Sample,
+    metric: Metric,
+) -> list[str]:
+    """In a sentence, the share of the gap to its teacher that a stage has closed."""
+    teachers = [need for need in chain.stages[name].needs if need in rows]
+    teacher = chain.stages[name].about.get('teacher')
+    named = [need for need in teachers if str(teacher).strip('{}').split('.')[0] == need]
+    if not (named or teachers):
+        return []
+    top = [points(row, metric) for row in rows[(named or teachers)[0]]]
+    base = [points(row, metric) for row in rows[control]]
+    if None in top or None in base:
+        return []
+    gap = fmean(top) - fmean(base)  # type: ignore[arg-type]
+    if gap <= 0:
+        return [f'{name}: the teacher is not above {control}.']
+    interval = f', 95 % within {gain.interval:.1f}' if gain.interval is not None else ''
+    return [f'{name}: {gain.mean:+.1f} over {control}{interval}, {gain.mean / gap:.0%} of the gap.']

@@ -1,0 +1,333 @@
+"""Train the jobs of a chain: each in a process of its own, some side by side."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from ..errors import SetupError
+from ..hosts.configs import with_readable_floats
+from .notes import NOTE, write_note
+from .plan import Chain, Job
+from .rows import main_metric, make_row, points
+
+LOG = 'train.log'
+PACE = 0.5  # seconds between looks at the trainings
+TOLD = 30  # seconds between lines of progress
+PROGRESS = re.compile(r'\(train\)[^\n]*?\[\s*(\d+/\d+)\].*?eta: ([^\n]*?)\s\s')
+
+
+@dataclass
+class Means:
+    """How trainings are run.
+
+    Attributes:
+        side_by_side: how many at once.
+        gpus: of each training; with more than one, ranks are launched by torchrun.
+        launcher: ``'none'`` or ``'pytorch'``.
+        options: of ``kd-dense train``, for all.
+    """
+
+    side_by_side: int = 1
+    gpus: int = 1
+    launcher: str = 'none'
+    options: Sequence[str] = ()
+
+    def command(self, job: Job) -> list[str]:
+        """The command that trains a job, or goes on with it."""
+        start = [sys.executable, '-m']
+        if self.launcher == 'pytorch':
+            # a rendezvous of its own for each training, on a free port
+            start += ['torch.distributed.run', '--standalone', '--nproc_per_node', str(self.gpus)]
+            start += ['-m']
+        train = ['kd_dense', 'train', str(job.config_file), '--work-dir', str(job.folder)]
+        launched = ['--launcher', self.launcher] if self.launcher != 'none' else []
+        return [*start, *train, '--resume', *launched, *self.options]
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """The variables of a training in one of the places side by side."""
+        found = {'PYTHONWARNINGS': 'ignore', **os.environ}
+        if self.side_by_side > 1:
+            share = (os.cpu_count() or 1) // self.side_by_side
+            found.setdefault('OMP_NUM_THREADS', str(max(1, share)))
+            count = torch.cuda.device_count()
+            if count >= self.gpus * self.side_by_side and 'CUDA_VISIBLE_DEVICES' not in os.environ:
+                mine = range(slot * self.gpus, (slot + 1) * self.gpus)
+                found['CUDA_VISIBLE_DEVICES'] = ','.join(map(str, mine))
+        return found
+
+
+class Training:
+    """A job in training.
+
+    Args:
+        job: whose needs are trained.
+        means: how.
+        slot: its place among those side by side.
+    """
+
+    def __init__(self, job: Job, means: Means, slot: int) -> None:
+        self.job, self.slot = job, slot
+        self.log = job.folder / LOG
+        job.folder.mkdir(parents=True, exist_ok=True)
+        if not job.begun:
+            write_note(job.folder / NOTE, dict(fingerprint=job.fingerprint))
+        write_config(job)
+        with self.log.open('a') as output:
+            self.process = subprocess.Popen(
+                means.command(job),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=means.environment(slot),
+            )
+
+    def stop(self) -> None:
+        """Stop it, to go on another time."""
+        self.process.terminate()
+        self.process.wait()
+
+    def reason(self) -> str:
+        """Why it failed: what its log says last."""
+        lines = [line for line in self.log.read_text(errors='replace').splitlines() if line.strip()]
+        said = next((line for line in reversed(lines) if line.startswith('error: ')), None)
+        return (said or (lines or ['it said nothing'])[-1]).removeprefix('error: ')
+
+    def progress(self) -> str:
+        """The last step that its log tells of, and the time that is left."""
+        found = PROGRESS.findall(self.log.read_text(errors='replace'))
+        if not found:
+            return f'{self.job.name}: starting'
+        step, left = found[-1]
+        return f'{self.job.name}: step {step}, {left} to go'
+
+
+def run_chain(chain: Chain, means: Means, only: Sequence[str] = ()) -> list[str]:
+    """Train what is not done of a chain.
+
+    Args:
+        chain: as read.
+        means: how to train.
+        only: names of stages; what they need is trained too. All without names.
+
+    Returns:
+        what failed, in sentences, and what was left out for that; the rest is done.
+
+    Raises:
+        SetupError: another process works on the chain, or a command of its ``prepare`` failed.
+        KeyboardInterrupt: after the trainings were stopped.
+    """
+    with _one_at_a_time(chain), _terminated_like_interrupted():
+        return _Work(chain, means).run(to_train(chain.chosen(only)))
+
+
+def to_train(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that have to be trained for some of them to be done, in order.
+
+    One whose row is kept is done; if another needs its checkpoint, and that is not here, it is
+    trained again.
+    """
+    found: dict[int, Job] = {}
+
+    def visit(job: Job, hand_over: bool) -> None:
+        if id(job) in found or job.trained or (job.row is not None and not hand_over):
+            return
+        for need in job.needs.values():
+            visit(need, hand_over=True)
+        found[id(job)] = job
+
+    for job in jobs:
+        visit(job, hand_over=False)
+    return list(found.values())
+
+
+def prepare(chain: Chain) -> None:
+    """Run the commands that a chain names to be run first.
+
+    Raises:
+        SetupError: one failed.
+    """
+    for text in chain.settings.get('prepare', ()):
+        words = shlex.split(text)
+        start = {'kd-dense': [sys.executable, '-m', 'kd_dense'], 'python': [sys.executable]}
+        if subprocess.run([*start.get(words[0], words[:1]), *words[1:]]).returncode:
+            raise SetupError(f'{chain.file}: `{text}` failed, see above.')
+
+
+def move_aside(folder: Path) -> Path:
+    """Move a folder out of the way, and return where it is now; nothing is deleted."""
+    taken = [folder.with_name(f'{folder.name}.old{n or ""}') for n in range(1000)]
+    target = next(path for path in taken if not path.exists())
+    folder.rename(target)
+    return target
+
+
+def write_config(job: Job) -> None:
+    """Write the config of a job, with the files of the stages that it needs."""
+    filled = _filled(job, job.config.to_dict())
+    job.config_file.parent.mkdir(parents=True, exist_ok=True)
+    text = with_readable_floats(type(job.config)(filled)).pretty_text
+    part = job.config_file.with_suffix('.part')
+    part.write_text(text, encoding='utf-8')
+    part.replace(job.config_file)
+
+
+def _filled(job: Job, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(job, each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_filled(job, each) for each in value)
+    return job.filled(value) if isinstance(value, str) else value
+
+
+class _Work:
+    """One call of a chain."""
+
+    def __init__(self, chain: Chain, means: Means) -> None:
+        self.chain, self.means = chain, means
+        self.running: list[Training] = []
+        self.waiting: list[Job] = []
+        self.failed: dict[int, str] = {}
+        self.told: set[int] = set()  # jobs whose folders are in use
+        self.shown = time.monotonic()
+
+    def run(self, jobs: list[Job]) -> list[str]:
+        """Train some jobs, in order."""
+        self.waiting = jobs
+        try:
+            while self.waiting or self.running:
+                self._start()
+                time.sleep(PACE if self.running or self.told else 0)
+                self._end()
+                self._tell()
+        finally:
+            for training in self.running:
+                training.stop()
+        return list(self.failed.values())
+
+    def _start(self) -> None:
+        """Start what can be started."""
+        for job in list(self.waiting):
+            if broken := [n for n, need in job.needs.items() if id(need) in self.failed]:
+                self.waiting.remove(job)
+                self.failed[id(job)] = f'{job.name} was left out, because {broken[0]} failed.'
+            elif len(self.running) < self.means.side_by_side and all(
+                need.trained for need in job.needs.values()
+            ):
+                if self._left_behind(job):
+                    continue
+                self.waiting.remove(job)
+                if job.folder.exists() and not job.begun and any(job.folder.iterdir()):
+                    old = move_aside(job.folder)
+                    _say(f'{job.name}: begun with other settings, data or teacher; now in {old}')
+                again = any(job.folder.glob('*.pth'))
+                minutes = job.stage.about.get('minutes')
+                about = f', about {minutes:g} minutes' if minutes and not again else ''
+                _say(f'{"going on with" if again else "training"} {job.name}{about}')
+                slots = set(range(self.means.side_by_side)) - {t.slot for t in self.running}
+                self.running.append(Training(job, self.means, min(slots)))
+
+    def _left_behind(self, job: Job) -> bool:
+        """Whether a training that a killed chain left behind still writes into a job's folder."""
+        lock = job.folder / '.lock'  # see kd_dense.training.locked
+        try:
+            if lock.is_file():
+                with FileLock(lock, timeout=0):
+                    pass
+        except Timeout:
+            if id(job) not in self.told:
+                _say(f'{job.name}: waiting for the training that still goes on in {job.folder}')
+            self.told.add(id(job))
+            return True
+        except NotImplementedError:  # a file system without locks
+            pass
+        return False
+
+    def _end(self) -> None:
+        """Note what has ended."""
+        for training in [each for each in self.running if each.process.poll() is not None]:
+            self.running.remove(training)
+            job = training.job
+            if training.process.returncode:
+                told = f'{job.name} failed: {training.reason()} (all of it: {training.log})'
+            elif (row := make_row(self.chain, job)) is None:
+                told = f'{job.name} left no checkpoint in {job.folder}.'
+            else:
+                write_note(job.folder / NOTE, dict(fingerprint=job.fingerprint, row=row))
+                if job.row_file is not None:
+                    write_note(job.row_file, dict(fingerprint=job.fingerprint, row=row))
+                metric = main_metric([row], self.chain)
+                value = points(row, metric) if metric else None
+                said = f': {metric.title} {value:.1f}' if metric and value is not None else ''
+                _say(f'{job.name} is done{said}, {row["minutes"] or 0:.1f} minutes')
+                continue
+            self.failed[id(job)] = told
+            _say(told)
+
+    def _tell(self) -> None:
+        """Tell how far it is, now and then."""
+        if self.running and time.monotonic() - self.shown > TOLD:
+            self.shown = time.monotonic()
+            left = f'; {len(self.waiting)} to follow{self._estimate()}' if self.waiting else ''
+            _say('    ' + '; '.join(each.progress() for each in self.running) + left)
+
+    def _estimate(self) -> str:
+        """The minutes of what waits, where they are known from other seeds or from the file."""
+        total = 0.0
+        for job in self.waiting:
+            rows = [other.row for other in self.chain.jobs if other.stage is job.stage]
+            known = [row['minutes'] for row in rows if row and row['minutes']]
+            usual = fmean(known) if known else job.stage.about.get('minutes')
+            if usual is None:
+                return ''
+            total += usual
+        return f', about {total / self.means.side_by_side:.0f} minutes'
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+@contextmanager
+def _one_at_a_time(chain: Chain) -> Iterator[None]:
+    """Keep the folder of a chain to one process."""
+    chain.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(chain.folder / '.chain.lock', timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise SetupError(
+            f'Another process works on {chain.folder}. Wait for its end; side by side it trains by '
+            '--side-by-side.'
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let a chain that is told to end stop its trainings in order, as Ctrl-C does."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,119 @@
+"""Train the stages of a chain file: teachers, assistants, students, and their controls.
+
+kd-dense chain configs/chains/demo.py
+
+What is done is skipped, what was interrupted goes on, and at the end one table tells what came out.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ..chain import Chain, Job, read_chain, run_chain, summary
+from ..chain.run import Means, prepare, to_train
+from ..chain.stage_config import length
+from ..errors import SetupError
+from ..launch import at_least, command_line, edge_options
+from ..text_table import text_table
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('file', help='chain file; docs/chains.md says how to write one')
+    parser.add_argument('--dry-run', action='store_true', help='show the stages, train nothing')
+    parser.add_argument('--only', nargs='+', default=[], help='stages, and what they need')
+    parser.add_argument(
+        '--seeds', nargs='+', type=int, help='train all for each of them; default: of the file'
+    )
+    parser.add_argument(
+        '--side-by-side', type=at_least(1), help='trainings at once; default: of the file, or 1'
+    )
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch'], default='none', help='of the trainings'
+    )
+    parser.add_argument('--gpus', type=at_least(1), default=1, help='of each training')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--no-report', action='store_true', help='write no page at the end')
+    edge_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Prepare, train, tell."""
+    args = parse_args()
+    with command_line(args):
+        if args.gpus > 1 and args.launcher == 'none':
+            raise SetupError('--gpus of a training are ranks: add --launcher pytorch.')
+        chain = read_chain(args.file, args.seeds)
+        if args.dry_run:
+            print('\n'.join(planned(chain, chain.chosen(args.only))))
+            return
+        prepare(chain)
+        if chain.settings.get('prepare'):
+            chain = read_chain(args.file, args.seeds)  # data counts in fingerprints
+        jobs = chain.chosen(args.only)
+        side_by_side = args.side_by_side or chain.settings.get('side_by_side', 1)
+        passed = [f'--{name.replace("_", "-")}' for name in ('amp', 'trust_checkpoint',
+                  'allow_http', 'traceback') if getattr(args, name)]  # fmt: skip
+        means = Means(side_by_side, args.gpus, args.launcher, passed)
+        try:
+            failed = run_chain(chain, means, args.only)
+        except KeyboardInterrupt:
+            raise SystemExit('\nInterrupted; the same command goes on from here.') from None
+        print('', *summary(chain, jobs), sep='\n', flush=True)
+        if not args.no_report:
+            show(chain, jobs)
+        if failed:
+            raise SetupError(' '.join(failed) + ' The same command tries again.')
+
+
+def planned(chain: Chain, jobs: list[Job]) -> list[str]:
+    """The stages as a table: what each is, what it needs, and whether it is done."""
+    waiting = to_train(jobs)
+    lines = []
+    for job in dict.fromkeys([*waiting, *jobs]):
+        steps, unit = length(job.config)
+        needs = ', '.join(job.needs)
+        what = f'{steps} {"iterations" if unit == "max_iters" else "epochs"}'
+        lines.append((job.name, job.stage.title, job.stage.about['config'], what, needs,
+                      state(job, job in waiting)))  # fmt: skip
+    lines.sort(key=lambda line: [job.name for job in chain.jobs].index(line[0]))
+    return text_table(lines, ('stage', 'what', 'config', 'length', 'needs', 'state'))
+
+
+def state(job: Job, waits: bool) -> str:
+    """What would be done with a job."""
+    if not waits:
+        return 'done' if job.trained else 'done, elsewhere'
+    if job.begun:
+        return 'begun, goes on'
+    if job.folder.exists() and any(job.folder.iterdir()):
+        return 'begun otherwise: is moved aside, and trained'
+    return 'to train'
+
+
+def show(chain: Chain, jobs: list[Job]) -> None:
+    """Draw curves, write the report of the first seed, and say where students and pictures are."""
+    seed = next((job.run_seed for job in jobs if job.run_seed is not None), None)
+    folders = [str(job.folder) for job in jobs if job.run_seed in (None, seed) and job.trained]
+    if not folders:
+        return
+    kd_dense = [sys.executable, '-m', 'kd_dense']
+    curves, page = chain.folder / 'curves.png', chain.folder / 'report.html'
+    for command in (['plot', *folders, '--out', curves], ['report', *folders, '--out', page]):
+        done = subprocess.run([*kd_dense, *map(str, command)], capture_output=True, text=True)
+        if done.returncode:
+            said = [line for line in done.stderr.splitlines() if line.strip()]
+            print(f'no {command[-1]}: {(said or ["it said nothing"])[-1]}')
+    made = [path for path in (curves, page) if path.is_file()]
+    pictures = [path for job in jobs for path in (job.folder / 'pictures').glob('*.png')]
+    print('\npictures and report:')
+    for path in [*sorted(pictures, key=os.path.getmtime)[-1:], *made]:
+        print(f'  {path}')
+    print('checkpoints, for plain mmdet or mmseg:')
+    for job in jobs:
+        if job.trained and isinstance(path := job.checkpoint(), Path):
+            print(f'  {path}')
