@@ -5,7 +5,7 @@ what is not done yet, goes on with what was interrupted, and tells in a table wh
 """
 
 from .plan import Chain, Job, read_chain
-from .rows import summary
+from .rows import finished, summary
 from .run import run_chain
 
-__all__ = ['Chain', 'Job', 'read_chain', 'run_chain', 'summary']
+__all__ = ['Chain', 'Job', 'finished', 'read_chain', 'run_chain', 'summary']

@@ -202,6 +202,7 @@ def read_chain(path: str | Path, seeds: Sequence[int] | None = None) -> Chain:
     if not path.is_file():
         raise FileNotFoundError(f'There is no chain file {path} (looked from {Path.cwd()}).')
     said = Config.fromfile(path, import_custom_modules=False).to_dict()
+    said = {key: value for key, value in said.items() if not key.startswith('_')}  # its own names
     check_keys(str(path), said, CHAIN_KEYS)
     os.environ.update({key: str(value) for key, value in said.get('environment', {}).items()})
     stages = {name: each for name, each in _stages(path, said)}
@@ -221,7 +222,8 @@ def check_keys(where: str, found: Mapping[str, Any], known: Mapping[str, str]) -
         if key not in known:
             raise SetupError(
                 f'{where}: nothing reads {key!r}.{did_you_mean(key, list(known))} It takes '
-                f'{"; ".join(f"`{name}` ({what})" for name, what in known.items())}.'
+                f'{"; ".join(f"`{name}` ({what})" for name, what in known.items())}. Names of your '
+                'own begin with _.'
             )
 
 

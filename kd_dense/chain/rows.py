@@ -15,6 +15,7 @@ from ..logs import read_scalars, validations
 from ..record import minutes, read_record
 from ..report.numbers import METRICS, Metric
 from ..text_table import text_table
+from .notes import row_of
 from .stage_config import length
 
 if TYPE_CHECKING:
@@ -137,17 +138,33 @@ def settled(rows: Sequence[Row], metric: Metric, within: float = 0.5) -> bool | 
     return abs(fmean(end - before for before, end in pairs)) < within  # type: ignore[operator]
 
 
-def summary(chain: Chain, jobs: Sequence[Job]) -> list[str]:
+def finished(jobs: Sequence[Job], kept: bool = False) -> dict[str, list[Row]]:
+    """The rows of the jobs that are done, by stage.
+
+    Args:
+        jobs: of a chain.
+        kept: whether to take kept rows as they are, of whatever settings and data they came.
+    """
+    rows: dict[str, list[Row]] = {}
+    for job in jobs:
+        row = row_of(job.row_file).get('row') if kept else job.row
+        if row is not None:
+            rows.setdefault(job.stage.name, []).append(row)
+    return rows
+
+
+def summary(chain: Chain, rows: Mapping[str, Sequence[Row]], markdown: bool = False) -> list[str]:
     """The table of a chain, in lines, and what distillation closed of the gap.
 
     Each stage has a line: its metrics at the end, the main one after a third of the schedule too,
     its gain over the controls that have the same number of weights, seed by seed, its weights and
     its minutes; means, and standard errors where there are several seeds.
+
+    Args:
+        chain: that the rows are of.
+        rows: of :func:`finished`.
+        markdown: whether the table is written in Markdown.
     """
-    rows: dict[str, list[Row]] = {}
-    for job in jobs:
-        if (row := job.row) is not None:
-            rows.setdefault(job.stage.name, []).append(row)
     if not rows:
         return ['Nothing is done yet.']
     columns = metrics([row for each in rows.values() for row in each], chain)
@@ -159,20 +176,25 @@ def summary(chain: Chain, jobs: Sequence[Job]) -> list[str]:
         if main:
             cells.insert(1, _text(found, main, 1 / 3))
         for control in controls:
-            gain = None if main is None else _gain(found, rows[control], main)
-            cells.append(gain.text(signed=True) if gain and not chain.stages[name].control else '')
-            if main and gain and not chain.stages[name].control:
+            compared = main is not None and not chain.stages[name].control
+            gain = _gain(found, rows[control], main) if main and compared else None
+            cells.append(gain.text(signed=True) if gain else '')
+            if main and gain:
                 told += _closed(chain, rows, name, control, gain, main)
         spent = [row['minutes'] for row in found if row['minutes']]
         size = f'{found[0]["parameters"] / 1e6:.2f} M'
-        lines.append((chain.stages[name].title, *cells, size, f'{fmean(spent or [0]):.1f}'))
+        seeds = str(len(found))
+        lines.append((chain.stages[name].title, *cells, size, seeds, f'{fmean(spent or [0]):.1f}'))
     heads = [metric.title for metric in columns]
     if main:
         heads.insert(1, f'{main.title} at 1/3')
-    header = ('stage', *heads, *(f'over {each}' for each in controls), 'parameters', 'minutes')
-    counts = {len(found) for found in rows.values()}
-    seeds = 'one seed' if counts == {1} else f'{max(counts)} seeds: mean \N{PLUS-MINUS SIGN} error'
-    return [*text_table(lines, header, right=True), '', f'{seeds}.', *told]
+    over = (f'over {chain.stages[each].title}' for each in controls)
+    header = ('stage', *heads, *over, 'parameters', 'seeds', 'minutes')
+    if markdown:
+        told = [f'- {text}' for text in told]
+        table = [f'| {" | ".join(line)} |' for line in (header, ['---'] * len(header), *lines)]
+        return [*table, '', *told]
+    return [*text_table(lines, header, right=True), '', *told]
 
 
 def _text(rows: Sequence[Row], metric: Metric, share: float = 1.0) -> str:

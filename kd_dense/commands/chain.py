@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..chain import Chain, Job, read_chain, run_chain, summary
+from ..chain import Chain, Job, finished, read_chain, run_chain, summary
 from ..chain.run import Means, prepare, to_train
 from ..chain.stage_config import length
 from ..errors import SetupError
@@ -24,6 +24,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('file', help='chain file; docs/chains.md says how to write one')
     parser.add_argument('--dry-run', action='store_true', help='show the stages, train nothing')
+    parser.add_argument(
+        '--table',
+        choices=['text', 'markdown'],
+        help='show what is done, or was kept in the folder of rows, and train nothing',
+    )
     parser.add_argument('--only', nargs='+', default=[], help='stages, and what they need')
     parser.add_argument(
         '--seeds', nargs='+', type=int, help='train all for each of them; default: of the file'
@@ -51,6 +56,10 @@ def main() -> None:
         if args.dry_run:
             print('\n'.join(planned(chain, chain.chosen(args.only))))
             return
+        if args.table:
+            rows = finished(chain.chosen(args.only), kept='rows' in chain.settings)
+            print('\n'.join(summary(chain, rows, args.table == 'markdown')))
+            return
         prepare(chain)
         if chain.settings.get('prepare'):
             chain = read_chain(args.file, args.seeds)  # data counts in fingerprints
@@ -63,7 +72,7 @@ def main() -> None:
             failed = run_chain(chain, means, args.only)
         except KeyboardInterrupt:
             raise SystemExit('\nInterrupted; the same command goes on from here.') from None
-        print('', *summary(chain, jobs), sep='\n', flush=True)
+        print('', *summary(chain, finished(jobs)), sep='\n', flush=True)
         if not args.no_report:
             show(chain, jobs)
         if failed:
