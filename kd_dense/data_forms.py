@@ -1,4 +1,4 @@
-"""Data in a folder of one's own, in the form of COCO or of Pascal VOC."""
+"""Data in a folder of one's own: COCO's form, Pascal VOC's, or images and label pictures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image
+
 from .errors import SetupError
 from .hosts.annotations import voc_file
 
@@ -16,6 +20,14 @@ FORMS = (
     'VOC: ImageSets/Main/train.txt and val.txt (or trainval.txt and test.txt), Annotations/*.xml, '
     'JPEGImages/'
 )
+MASK_FORM = (
+    'images/train/ and images/val/, and of the same names labels/train/*.png and labels/val/*.png, '
+    'whose pixels are indices of classes, 255 where they are ignored; names of the classes in '
+    'classes.txt, one a line'
+)
+LABEL_FOLDERS = ('labels', 'masks', 'annotations')
+IGNORED = 255
+SAMPLE = 200  # label pictures that are looked at for the number of classes
 
 
 class OwnData(NamedTuple):
@@ -147,6 +159,81 @@ def find_voc(folder: Path, classes: Sequence[str] | None = None) -> OwnData:
     )
     evaluator = dict(type='VOCMetric', metric='mAP', eval_mode='area')
     return OwnData(chosen, train, val | dict(test_mode=True), evaluator)
+
+
+def find_masks(folder: Path, classes: Sequence[str] | None = None) -> OwnData:
+    """Images, and a picture of labels beside each: for segmentors.
+
+    Args:
+        folder: of the data.
+        classes: names in the order of the labels; those of ``classes.txt``, or numbers, where left
+            out.
+
+    Raises:
+        SetupError: a folder or the label of an image is not there, images have several endings, or
+            there are more labels than names.
+    """
+    labels = next((name for name in LABEL_FOLDERS if (folder / name / 'train').is_dir()), None)
+    val = next((name for name in ('val', 'test') if (folder / 'images' / name).is_dir()), None)
+    if labels is None or val is None or not (folder / 'images/train').is_dir():
+        raise SetupError(f'{folder} has not the form of data for segmentors. It is: {MASK_FORM}.')
+    suffixes = {split: _image_suffix(folder, split, labels) for split in ('train', val)}
+    listed = folder / 'classes.txt'
+    if classes is None and listed.is_file():
+        classes = [line.strip() for line in listed.read_text().splitlines() if line.strip()]
+    count = 1 + _highest_label(sorted((folder / labels / 'train').glob('*.png')))
+    if classes is None:
+        classes = [f'class {index}' for index in range(count)]
+    if count > len(classes):
+        raise SetupError(
+            f'{folder / labels} holds the label {count - 1}, and there are {len(classes)} names of '
+            f'classes: {", ".join(classes)}. Name them all, in the order of the labels '
+            '(--classes, or classes.txt); 255 is ignored.'
+        )
+    colours = colormaps['tab20'].colors
+    palette = [[round(255 * part) for part in colours[i % 20]] for i in range(len(classes))]
+    train, held_out = (
+        dict(
+            type='BaseSegDataset',
+            data_root=f'{folder}/',
+            img_suffix=suffixes[split],
+            seg_map_suffix='.png',
+            data_prefix=dict(img_path=f'images/{split}', seg_map_path=f'{labels}/{split}'),
+            metainfo=dict(classes=tuple(classes), palette=palette),
+        )
+        for split in ('train', val)
+    )
+    evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+    return OwnData(tuple(classes), train, held_out | dict(test_mode=True), evaluator)
+
+
+def _image_suffix(folder: Path, split: str, labels: str) -> str:
+    """The ending of the images of a split, each of which has to have a label picture."""
+    images = [path for path in sorted((folder / 'images' / split).iterdir()) if path.is_file()]
+    suffixes = {path.suffix for path in images}
+    if len(suffixes) != 1:
+        found = f'several endings: {", ".join(sorted(suffixes))}' if suffixes else 'no images'
+        raise SetupError(
+            f'{folder / "images" / split} holds {found}. Keep images of one kind there.'
+        )
+    bare = [path for path in images if not (folder / labels / split / f'{path.stem}.png').is_file()]
+    if bare:
+        raise SetupError(
+            f'{len(bare)} of {len(images)} images of {folder / "images" / split} have no label '
+            f'picture (first: {folder / labels / split / bare[0].stem}.png). Add them, or take the '
+            'images out.'
+        )
+    return suffixes.pop()
+
+
+def _highest_label(files: Sequence[Path]) -> int:
+    """The highest label of some pictures, which are looked at here and there; -1 of none."""
+    highest = -1
+    for file in files[:: max(1, len(files) // SAMPLE)]:
+        with Image.open(file) as picture:
+            values = np.unique(np.asarray(picture)).astype(int)
+        highest = max([highest, *values[values != IGNORED].tolist()])
+    return highest
 
 
 def _one_of(folder: Path, patterns: Sequence[str]) -> Path:

@@ -1,4 +1,4 @@
-"""Train a detector on a folder of one's own data, in the form of COCO or of Pascal VOC."""
+"""Train on a folder of one's own data."""
 
 from __future__ import annotations
 
@@ -8,55 +8,59 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from .data_forms import FORMS, find_coco, find_voc
+from .data_forms import FORMS, OwnData, find_coco, find_masks, find_voc
 from .errors import SetupError
-from .hosts.configs import leaf_datasets
+from .hosts.configs import is_distiller, leaf_datasets
 
 
 def use_data(config: Config, folder: str | Path, classes: Sequence[str] | None = None) -> None:
-    """Point a detector's training at a folder of data; its heads get the number of classes.
+    """Point a training at a folder of data; the model's heads get the number of classes.
 
     Args:
-        config: a whole training; is changed. Pipelines, samplers and schedule stay.
-        folder: of the data, in one of :data:`~kd_dense.data_forms.FORMS`.
-        classes: names in order; those in the annotations where left out.
+        config: a whole training, of a plain model or a distiller; is changed. Pipelines, samplers
+            and schedule stay.
+        folder: of the data: for detectors in one of :data:`~kd_dense.data_forms.FORMS`, for
+            segmentors in :data:`~kd_dense.data_forms.MASK_FORM`.
+        classes: names in order; those that the data tells where left out.
 
     Raises:
         FileNotFoundError: no such folder.
-        SetupError: the folder has neither form, or names other classes than ``classes``.
+        SetupError: the folder has none of these forms, or names other classes than ``classes``.
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
         raise FileNotFoundError(f'There is no folder {folder} (--data).')
-    if 'decode_head' in config.model:
-        raise SetupError(
-            '--data takes boxes, and the student is a segmentor. Set `train_dataloader` and '
-            '`val_dataloader` in a config of your own, as configs/_base_/datasets/camvid.py does.'
-        )
-    masks = any(
-        step.get('with_mask')
-        for leaf in leaf_datasets(config.train_dataloader.dataset)
-        for step in leaf.get('pipeline', ())
-    )
-    if list(folder.glob('annotations/*.json')):
-        data = find_coco(folder, classes, masks)
-    elif list(folder.glob('ImageSets/Main/*.txt')):
-        if masks:
-            raise SetupError(
-                f'The student learns masks, and {folder} is in the form of VOC, which holds boxes. '
-                'Choose a student of boxes, or data in the form of COCO with `segmentation`.'
-            )
-        data = find_voc(folder, classes)
-    else:
-        raise SetupError(f'{folder} has neither form of data. {FORMS}.')
+    model = config.model.student if is_distiller(config) else config.model
+    segments = 'decode_head' in model
+    data = find_masks(folder, classes) if segments else _boxes(config, folder, classes)
     config.train_dataloader.dataset = _placed(config.train_dataloader.dataset, data.train)
     for part in ('val', 'test'):
         if config.get(f'{part}_dataloader'):
             loader = config[f'{part}_dataloader']
             loader.dataset = _placed(loader.dataset, data.val)
             config[f'{part}_evaluator'] = ConfigDict(data.evaluator)
-    if not set_num_classes(config.model, len(data.classes)):
+    config.data_help = f'It was found in {folder}, by --data.'
+    if not set_num_classes(model, len(data.classes)):
         raise SetupError('No part of the student has `num_classes`; set them in its config.')
+
+
+def _boxes(config: Config, folder: Path, classes: Sequence[str] | None) -> OwnData:
+    """A detector's data in a folder."""
+    masks = any(
+        step.get('with_mask')
+        for leaf in leaf_datasets(config.train_dataloader.dataset)
+        for step in leaf.get('pipeline', ())
+    )
+    if list(folder.glob('annotations/*.json')):
+        return find_coco(folder, classes, masks)
+    if not list(folder.glob('ImageSets/Main/*.txt')):
+        raise SetupError(f'{folder} has neither form of data. {FORMS}.')
+    if masks:
+        raise SetupError(
+            f'The student learns masks, and {folder} is in the form of VOC, which holds boxes. '
+            'Choose a student of boxes, or data in the form of COCO with `segmentation`.'
+        )
+    return find_voc(folder, classes)
 
 
 def set_num_classes(model: ConfigDict, count: int) -> int:
@@ -79,5 +83,8 @@ def _placed(dataset: ConfigDict, own: dict[str, Any]) -> ConfigDict:
     if 'dataset' in dataset:
         dataset.dataset = _placed(dataset.dataset, own)
         return dataset
-    kept = {key: dataset[key] for key in ('pipeline', 'filter_cfg') if key in dataset}
+    names = ('pipeline',) if own['type'] == 'BaseSegDataset' else ('pipeline', 'filter_cfg')
+    kept = {key: dataset[key] for key in names if key in dataset}
+    for step in kept.get('pipeline', ()):
+        step.pop('reduce_zero_label', None)  # of the data that was there before
     return ConfigDict(own | kept)

@@ -461,7 +461,7 @@ def test_data_of_no_form_other_classes_and_segmentors_are_refused(digits_root, t
         use_data(config, tmp_path / 'nothing')
     with pytest.raises(SetupError, match="has no class 'cat'; it has 'zero', 'one'"):
         use_data(config, digits_root, ['one', 'cat'])
-    with pytest.raises(SetupError, match='the student is a segmentor'):
+    with pytest.raises(SetupError, match='has not the form of data for segmentors'):
         use_data(Config(dict(model=dict(decode_head=dict()))), digits_root)
 
 

@@ -14,9 +14,10 @@ from ..version import __version__
 
 COMMANDS = {
     'distill': 'teach any student by any teacher: compose the config, check it, train',
+    'study': 'teacher, student alone and student taught on your own data, and the report',
+    'chain': 'train several stages, such as teacher, student alone and distilled student',
     'check': 'examine a distillation before it is trained',
     'train': 'train a distilled student, a teacher, or a student alone',
-    'chain': 'train several stages, such as teacher, student alone and distilled student',
     'test': 'evaluate a student, without its teacher',
     'report': 'write one page that shows what a distillation brought',
     'plot': 'draw losses and metrics of several trainings in one picture',

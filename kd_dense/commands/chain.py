@@ -9,6 +9,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..chain import Chain, Job, finished, read_chain, run_chain, summary
@@ -18,18 +19,26 @@ from ..errors import SetupError
 from ..launch import at_least, command_line, edge_options
 from ..text_table import text_table
 
+PASSED_ON = ('amp', 'trust_checkpoint', 'allow_http', 'traceback')  # to each training
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('file', help='chain file; docs/chains.md says how to write one')
-    parser.add_argument('--dry-run', action='store_true', help='show the stages, train nothing')
     parser.add_argument(
         '--table',
         choices=['text', 'markdown'],
         help='show what is done, or was kept in the folder of rows, and train nothing',
     )
     parser.add_argument('--only', nargs='+', default=[], help='stages, and what they need')
+    chain_options(parser)
+    return parser.parse_args()
+
+
+def chain_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of :func:`run`."""
+    parser.add_argument('--dry-run', action='store_true', help='show the stages, train nothing')
     parser.add_argument(
         '--seeds', nargs='+', type=int, help='train all for each of them; default: of the file'
     )
@@ -43,40 +52,52 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--no-report', action='store_true', help='write no page at the end')
     edge_options(parser)
-    return parser.parse_args()
 
 
 def main() -> None:
     """Prepare, train, tell."""
     args = parse_args()
     with command_line(args):
-        if args.gpus > 1 and args.launcher == 'none':
-            raise SetupError('--gpus of a training are ranks: add --launcher pytorch.')
-        chain = read_chain(args.file, args.seeds)
-        if args.dry_run:
-            print('\n'.join(planned(chain, chain.chosen(args.only))))
-            return
         if args.table:
+            chain = read_chain(args.file, args.seeds)
             rows = finished(chain.chosen(args.only), kept='rows' in chain.settings)
             print('\n'.join(summary(chain, rows, args.table == 'markdown')))
-            return
-        prepare(chain)
-        if chain.settings.get('prepare'):
-            chain = read_chain(args.file, args.seeds)  # data counts in fingerprints
-        jobs = chain.chosen(args.only)
-        side_by_side = args.side_by_side or chain.settings.get('side_by_side', 1)
-        passed = [f'--{name.replace("_", "-")}' for name in ('amp', 'trust_checkpoint',
-                  'allow_http', 'traceback') if getattr(args, name)]  # fmt: skip
-        means = Means(side_by_side, args.gpus, args.launcher, passed)
-        try:
-            failed = run_chain(chain, means, args.only)
-        except KeyboardInterrupt:
-            raise SystemExit('\nInterrupted; the same command goes on from here.') from None
-        print('', *summary(chain, finished(jobs)), sep='\n', flush=True)
-        if not args.no_report:
-            show(chain, jobs)
-        if failed:
-            raise SetupError(' '.join(failed) + ' The same command tries again.')
+        else:
+            run(args.file, args, args.only)
+
+
+def run(file: str | Path, args: argparse.Namespace, only: Sequence[str] = ()) -> None:
+    """Train what is not done of a chain file, and tell what came out.
+
+    Args:
+        file: its path.
+        args: with the options of :func:`chain_options`.
+        only: names of stages; all without names.
+
+    Raises:
+        SetupError: something is wrong with the file, or a stage failed.
+    """
+    if args.gpus > 1 and args.launcher == 'none':
+        raise SetupError('--gpus of a training are ranks: add --launcher pytorch.')
+    chain = read_chain(file, args.seeds)
+    if args.dry_run:
+        print('\n'.join(planned(chain, chain.chosen(only))))
+        return
+    prepare(chain)
+    if chain.settings.get('prepare'):
+        chain = read_chain(file, args.seeds)  # data counts in fingerprints
+    jobs = chain.chosen(only)
+    passed = [f'--{name.replace("_", "-")}' for name in PASSED_ON if getattr(args, name)]
+    side_by_side = args.side_by_side or chain.settings.get('side_by_side', 1)
+    try:
+        failed = run_chain(chain, Means(side_by_side, args.gpus, args.launcher, passed), only)
+    except KeyboardInterrupt:
+        raise SystemExit('\nInterrupted; the same command goes on from here.') from None
+    print('', *summary(chain, finished(jobs)), sep='\n', flush=True)
+    if not args.no_report:
+        show(chain, jobs)
+    if failed:
+        raise SetupError(' '.join(failed) + ' The same command tries again.')
 
 
 def planned(chain: Chain, jobs: list[Job]) -> list[str]:

@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
         default='auto',
         help=f'auto (the first that fits), {", ".join(recipes())}, or the path of one of your own',
     )
-    parser.add_argument('--data', help='folder of your own data, in the form of COCO or VOC')
+    parser.add_argument('--data', help='folder of your own data; docs/own_data.md')
     parser.add_argument(
         '--classes', nargs='+', help='names of the classes in --data, where it does not tell them'
     )

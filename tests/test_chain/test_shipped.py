@@ -1,0 +1,43 @@
+"""The chain files that ship: they are read, and their demos fit their configs."""
+
+from pathlib import Path
+
+import pytest
+
+from kd_dense.chain import read_chain
+
+ROOT = Path(__file__).parents[2]
+CHAINS = sorted((ROOT / 'configs/chains').glob('*.py'))
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    for name in ('AQUARIUM_ROOT', 'CAMVID_ROOT', 'DIGITS_ROOT', 'DIGITS_SEG_ROOT'):
+        monkeypatch.setenv(name, str(tmp_path))
+
+
+@pytest.mark.parametrize('file', CHAINS, ids=lambda path: path.stem)
+def test_a_chain_file_is_read_and_says_how_to_run_it(file):
+    name = file.relative_to(ROOT)
+    assert f'\n# python tools/chain.py {name}\n' in file.read_text()
+    chain = read_chain(file)
+    assert chain.jobs
+    assert all(job.config.train_cfg.get('max_iters') for job in chain.jobs)
+
+
+@pytest.mark.parametrize('name', ['demo', 'demo_seg'])
+def test_the_student_of_a_demo_is_compared_with_itself_alone(name):
+    chain = read_chain(f'configs/chains/{name}.py')
+    jobs = {job.stage.name: job for job in chain.jobs}
+    taught, alone = jobs['distilled'].config, jobs['student'].config
+    assert taught.model.student == alone.model
+    assert taught.train_cfg == alone.train_cfg
+    assert taught.model.teacher == dict(config='{teacher.config}', checkpoint='{teacher}')
+    (pictures,) = (h for h in taught.custom_hooks if h.type == 'kd_dense.DistillationPictureHook')
+    assert pictures.alone == '{student}'
+    # the data that the configs say how to build is the one that the chain builds
+    (build,) = chain.settings['prepare']
+    told = ''.join(p.read_text() for p in (ROOT / 'configs').rglob('digits*.py'))
+    told = told.replace(' \\\n#    ', '')
+    assert build.replace('kd-dense make-digits', 'tools/make_digits.py') in told
