@@ -280,7 +280,7 @@ def _jobs(chain: Chain, seeds: Sequence[int] | None) -> Iterator[Job]:
     rows = chain.settings.get('rows')
     configs = {name: _config(chain, stage) for name, stage in chain.stages.items()}
     made: dict[tuple[str, int | None], Job] = {}
-    for seed in seeds or [None]:
+    for seed in [*seeds] if seeds else [None]:
         for name, stage in chain.stages.items():
             own = _own_seed(chain, stage, seed)
             if (name, own) in made:

@@ -34,19 +34,19 @@ class Sample(NamedTuple):
     Attributes:
         mean: of all.
         error: standard error of the mean; None of a single one.
-        count: how many.
+        number: of values.
     """
 
     mean: float
     error: float | None
-    count: int
+    number: int
 
     @property
     def interval(self) -> float | None:
         """Half the width of the 95 % interval of the mean, by Student's t."""
         if self.error is None:
             return None
-        return self.error * (T95[self.count - 1] if self.count <= len(T95) else NORMAL95)
+        return self.error * (T95[self.number - 1] if self.number <= len(T95) else NORMAL95)
 
     def text(self, signed: bool = False) -> str:
         """As ``20.3 ± 0.4``, with the standard error."""

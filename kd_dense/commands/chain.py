@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..chain import Chain, Job, finished, read_chain, run_chain, summary
+from ..chain.assistants import candidates, ranking, write_chain
+from ..chain.rows import main_metric
 from ..chain.run import Means, prepare, to_train
 from ..chain.stage_config import length
 from ..errors import SetupError
 from ..launch import at_least, command_line, edge_options
 from ..text_table import text_table
+from . import command_to
 
 PASSED_ON = ('amp', 'trust_checkpoint', 'allow_http', 'traceback')  # to each training
 
@@ -25,7 +28,13 @@ PASSED_ON = ('amp', 'trust_checkpoint', 'allow_http', 'traceback')  # to each tr
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('file', help='chain file; docs/chains.md says how to write one')
+    parser.add_argument('file', nargs='?', help='docs/chains.md says how to write one')
+    parser.add_argument(
+        '--suggest-assistants',
+        nargs=3,
+        metavar=('N', 'STUDENT', 'TEACHER'),
+        help='train N models between two configs alone, for a tenth, and rank them as assistants',
+    )
     parser.add_argument(
         '--table',
         choices=['text', 'markdown'],
@@ -33,7 +42,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--only', nargs='+', default=[], help='stages, and what they need')
     chain_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if (args.file is None) == (args.suggest_assistants is None):
+        parser.error('name a chain file, or take --suggest-assistants')
+    if args.suggest_assistants and not args.suggest_assistants[0].isdigit():
+        parser.error('--suggest-assistants takes a number, a student and a teacher')
+    return args
 
 
 def chain_options(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +72,9 @@ def main() -> None:
     """Prepare, train, tell."""
     args = parse_args()
     with command_line(args):
-        if args.table:
+        if args.suggest_assistants:
+            suggest(args)
+        elif args.table:
             chain = read_chain(args.file, args.seeds)
             rows = finished(chain.chosen(args.only), kept='rows' in chain.settings)
             print('\n'.join(summary(chain, rows, args.table == 'markdown')))
@@ -98,6 +114,28 @@ def run(file: str | Path, args: argparse.Namespace, only: Sequence[str] = ()) ->
         show(chain, jobs)
     if failed:
         raise SetupError(' '.join(failed) + ' The same command tries again.')
+
+
+def suggest(args: argparse.Namespace) -> None:
+    """Show models between a student and a teacher, train them for a tenth, and rank them."""
+    number, student, teacher = args.suggest_assistants
+    found = candidates(student, teacher, int(number))
+    sizes = [(each.name, f'{each.parameters / 1e6:.2f} M',
+              f'{each.flops / 1e9:.2f} G' if each.flops else '') for each in found]  # fmt: skip
+    header = ('model', 'parameters', 'FLOPs at 320x320')
+    print('\n'.join(text_table(sizes, header, right=True)), flush=True)
+    folder = Path('work_dirs', 'assistants', f'{Path(student).stem}_{Path(teacher).stem}')
+    file = write_chain(student, teacher, found, folder)
+    print(f'\nEach alone, for a tenth of the schedule: {command_to("chain", file)}\n', flush=True)
+    args.no_report = True
+    run(file, args)
+    if not args.dry_run:
+        chain = read_chain(file, args.seeds)
+        rows = finished(chain.jobs)
+        if metric := main_metric([row for each in rows.values() for row in each], chain):
+            print('\nAs assistant, the best first (nearest to the mean of student and teacher):')
+            for name, value, distance in ranking(rows, metric):
+                print(f'  {folder / name}.py: {metric.title} {value:.1f}, {distance:.1f} from it')
 
 
 def planned(chain: Chain, jobs: list[Job]) -> list[str]:

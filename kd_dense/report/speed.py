@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from mmengine.registry import DefaultScope
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..export import Plain
@@ -58,11 +60,22 @@ def count(plain: Plain, sample: Sample | None) -> Cost:
         if sample is not None:
             data = model.data_preprocessor(model_input(plain, sample), False)
         cost.shape = tuple(data['inputs'].shape[-2:])
-        with suppress(RuntimeError, TypeError, AttributeError):  # models that want a real image
-            with FlopCounterMode(display=False) as counter:
-                model(**data, mode='tensor')
-            cost.flops = counter.get_total_flops() // 2
+        cost.flops = count_flops(model, **data)
     return cost
+
+
+def count_flops(model: nn.Module, **data: Any) -> int | None:
+    """Multiplications and additions of one forward pass, each pair as one; None without any way.
+
+    Args:
+        model: to be counted, in its scope.
+        data: of the pass: ``inputs`` of shape (1, 3, H, W), and what else it takes.
+    """
+    with suppress(RuntimeError, TypeError, AttributeError):  # models that want a real image
+        with FlopCounterMode(display=False) as counter:
+            model(**data, mode='tensor')
+        return counter.get_total_flops() // 2
+    return None
 
 
 def measure(costs: Mapping[str, Cost], models: Mapping[str, Plain], sample: Sample) -> None:
