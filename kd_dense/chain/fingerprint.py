@@ -19,7 +19,7 @@ FILES = ('checkpoint', 'load_from')  # keys whose files a training begins with
 APART = ('work_dir', 'data_help', 'log_level', 'visualizer', 'vis_backends', 'launcher', 'resume')
 
 
-def fingerprint(config: Config, needs: Mapping[str, str]) -> str:
+def fingerprint(config: Config, needs: Mapping[str, str], besides: str = '') -> str:
     """A fingerprint of a training: equal for trainings with the same result.
 
     It is of the config, of the names and contents of annotation files and of checkpoints from
@@ -29,12 +29,13 @@ def fingerprint(config: Config, needs: Mapping[str, str]) -> str:
     Args:
         config: whole; other stages stand there in braces.
         needs: fingerprints of the stages that it needs, by name.
+        besides: what else it depends on.
     """
     said = {key: value for key, value in config.to_dict().items() if key not in APART}
     text = json.dumps(said, sort_keys=True, default=str)
     for root in sorted(_roots(config), key=len, reverse=True):
         text = text.replace(root, 'DATA/')
-    digest = hashlib.sha256(text.encode())
+    digest = hashlib.sha256((text + besides).encode())
     for part in LOADERS:
         for mark in _data_marks(config, part):
             digest.update(mark.encode())

@@ -35,6 +35,7 @@ STAGE_KEYS = {
     'title': 'in words',
     'student': 'config whose model is trained instead',
     'teacher': "'{NAME}' of another stage, or a teacher's config and checkpoint",
+    'evaluates': "stages whose mean prediction is tested, in the place of a training: ['{NAME}']",
     'recipe': "how the teacher teaches: a recipe's name, path, or 'auto'; config is a plain one",
     'options': 'changes of the config, as --cfg-options takes them',
     'steps': 'iterations (or epochs, where the config counts them); schedules stretch along',
@@ -111,7 +112,13 @@ class Job:
     @cached_property
     def fingerprint(self) -> str:
         """Of everything that the result depends on; see :func:`.fingerprint.fingerprint`."""
-        return fingerprint(self.config, {n: job.fingerprint for n, job in self.needs.items()})
+        needs = {name: job.fingerprint for name, job in self.needs.items()}
+        return fingerprint(self.config, needs, ' '.join(self.evaluates))
+
+    @property
+    def evaluates(self) -> list[str]:
+        """Checkpoints whose mean it tests, as the file names them; empty of a training."""
+        return list(self.stage.about.get('evaluates', ()))
 
     @property
     def begun(self) -> bool:
@@ -121,7 +128,8 @@ class Job:
     @property
     def trained(self) -> bool:
         """Whether it is done, and its checkpoint is there."""
-        return self.begun and 'row' in read_note(self.folder) and self.checkpoint() is not None
+        made = bool(self.evaluates) or self.checkpoint() is not None
+        return made and self.begun and 'row' in read_note(self.folder)
 
     @property
     def row(self) -> dict[str, Any] | None:

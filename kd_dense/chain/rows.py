@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..hosts.checkpoints import model_state, read_checkpoint
 from ..hosts.configs import is_distiller
-from ..logs import read_scalars, validations
-from ..record import minutes, read_record
+from ..logs import metrics_of, read_scalars, validations
+from ..record import minutes, read_record, versions
 from ..report.numbers import METRICS, Metric
 from ..text_table import text_table
 from .notes import row_of
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 # two-sided 95 % of Student's t by degrees of freedom: what few seeds leave open
 T95 = (math.nan, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 NORMAL95 = 1.96
+TOLD = ('config', 'student', 'recipe', 'teacher', 'options', 'evaluates')  # of the chain file
 STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked', 'integral.project')
 Row = Mapping[str, Any]
 
@@ -61,30 +64,40 @@ def sample(values: Sequence[float]) -> Sample:
 
 
 def make_row(chain: Chain, job: Job) -> dict[str, Any] | None:
-    """What came out of a training that has ended; None where it left no checkpoint."""
-    checkpoint = job.checkpoint()
-    if checkpoint is None:
+    """What came out of a job that has ended; None where it left nothing."""
+    own = job.checkpoint()
+    files = [job.filled(each) for each in job.evaluates] or [str(own)] * (own is not None)
+    steps, unit = length(job.config)
+    found = validations(read_scalars(job.folder))
+    if job.evaluates:
+        tested = _tested(job.folder)
+        found = {steps: tested} if tested else {}
+    if not files or (job.evaluates and not found):
         return None
     record = read_record(job.folder)
-    steps, unit = length(job.config)
     command = ['python', 'tools/chain.py', str(chain.file), '--only', job.stage.name]
     command += ['--seeds', str(job.run_seed)] if job.run_seed is not None else []
+    told = {key: job.stage.about[key] for key in TOLD if key in job.stage.about}
     return dict(
         stage=job.stage.name,
-        config=job.stage.about['config'],
-        recipe=job.stage.about.get('recipe'),
-        teacher=job.stage.about.get('teacher'),
+        **told,
         role='distilled' if is_distiller(job.config) else 'alone',
         seed=(job.config.get('randomness') or {}).get('seed'),
         steps=steps,
         unit=unit,
         command=shlex.join(command),
         date=datetime.now(UTC).date().isoformat(),
-        versions=record['versions'] if record else {},
+        versions=record['versions'] if record else versions(),
         minutes=round(minutes(record, job.folder) or 0.0, 2) if record else None,
-        parameters=parameters(model_state(read_checkpoint(checkpoint, 'student'))),
-        validations={str(k): v for k, v in validations(read_scalars(job.folder)).items()},
+        parameters=sum(parameters(model_state(read_checkpoint(file, 'student'))) for file in files),
+        validations={str(k): v for k, v in found.items()},
     )
+
+
+def _tested(folder: Path) -> dict[str, float]:
+    """The metrics of the last test in a folder, as mmengine's logger writes them."""
+    files = sorted(folder.glob('*/*.json'), key=lambda path: path.stat().st_mtime_ns)
+    return metrics_of(json.loads(files[-1].read_text(encoding='utf-8'))) if files else {}
 
 
 def parameters(state: Mapping[str, Any]) -> int:

@@ -54,9 +54,13 @@ class Means:
             # a rendezvous of its own for each training, on a free port
             start += ['torch.distributed.run', '--standalone', '--nproc_per_node', str(self.gpus)]
             start += ['-m']
-        train = ['kd_dense', 'train', str(job.config_file), '--work-dir', str(job.folder)]
         launched = ['--launcher', self.launcher] if self.launcher != 'none' else []
-        return [*start, *train, '--resume', *launched, *self.options]
+        where = [str(job.config_file), '--work-dir', str(job.folder), *launched]
+        if job.evaluates:
+            options = [option for option in self.options if option != '--amp']
+            tested = [job.filled(each) for each in job.evaluates]
+            return [*start, 'kd_dense', 'test', where[0], *tested, *where[1:], *options]
+        return [*start, 'kd_dense', 'train', *where, '--resume', *self.options]
 
     def environment(self, slot: int) -> dict[str, str]:
         """The variables of a training in one of the places side by side."""
@@ -236,7 +240,8 @@ class _Work:
                 again = any(job.folder.glob('*.pth'))
                 minutes = job.stage.about.get('minutes')
                 about = f', about {minutes:g} minutes' if minutes and not again else ''
-                _say(f'{"going on with" if again else "training"} {job.name}{about}')
+                doing = 'testing' if job.evaluates else 'going on with' if again else 'training'
+                _say(f'{doing} {job.name}{about}')
                 slots = set(range(self.means.side_by_side)) - {t.slot for t in self.running}
                 self.running.append(Training(job, self.means, min(slots)))
 
@@ -264,7 +269,7 @@ class _Work:
             if training.process.returncode:
                 told = f'{job.name} failed: {training.reason()} (all of it: {training.log})'
             elif (row := make_row(self.chain, job)) is None:
-                told = f'{job.name} left no checkpoint in {job.folder}.'
+                told = f'{job.name} left no result in {job.folder}.'
             else:
                 write_note(job.folder / NOTE, dict(fingerprint=job.fingerprint, row=row))
                 if job.row_file is not None:

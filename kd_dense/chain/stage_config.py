@@ -136,15 +136,18 @@ def _set_teacher(config: Config, teacher: Any) -> None:
     if not is_distiller(config):
         raise SetupError('it names a teacher, and its config is no distillation. Name a `recipe`.')
     known = dict(config.model.get('teacher') or {})
-    for key in ('config', 'checkpoint'):
-        known.pop(key, None)
-    config.model.teacher = ConfigDict({**known, **_teacher(teacher)})
+    kept = {key: value for key, value in known.items() if key not in ('config', 'checkpoint')}
+    found = _teacher(teacher)
+    config.model.teacher = ConfigDict(found if 'type' in found else {**kept, **found})
 
 
 def _teacher(teacher: Any) -> dict[str, Any]:
-    """The teacher that a stage names: another stage, or config and checkpoint."""
+    """The teacher that a stage names: another stage, config and checkpoint, or several of these."""
     if isinstance(teacher, Mapping):
-        return copy.deepcopy(dict(teacher))
+        found = copy.deepcopy(dict(teacher))
+        if 'members' in found:
+            found['members'] = {name: _teacher(each) for name, each in found['members'].items()}
+        return found
     name = str(teacher).strip('{}')
     stage = name.split('.')[0]
     return dict(config=f'{{{stage}.config}}', checkpoint=f'{{{name}}}')
@@ -159,15 +162,22 @@ def _composed(about: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]])
     teacher = _teacher(about['teacher'])
     config, _ = compose(
         about['config'],
-        _model_of(teacher['config'], others),
+        _model_of(_looked_at(teacher)['config'], others),
         teacher.get('checkpoint'),
         about['recipe'],
         same_classes=teacher.get('same_classes', True),
         data=about.get('data'),
         classes=about.get('classes'),
     )
-    config.model.teacher = ConfigDict({**config.model.teacher, **teacher})
+    config.model.teacher = ConfigDict(teacher)
     return config
+
+
+def _looked_at(teacher: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model of a teacher that a recipe is checked with: of several the first."""
+    while 'members' in teacher:
+        teacher = next(iter(teacher['members'].values()))
+    return teacher
 
 
 def _model_of(source: Any, others: Mapping[str, Mapping[str, Any]]) -> Any:
