@@ -80,6 +80,7 @@ def make_row(chain: Chain, job: Job) -> dict[str, Any] | None:
     told = {key: job.stage.about[key] for key in TOLD if key in job.stage.about}
     return dict(
         stage=job.stage.name,
+        run_seed=job.run_seed,
         **told,
         role='distilled' if is_distiller(job.config) else 'alone',
         seed=(job.config.get('randomness') or {}).get('seed'),
@@ -220,8 +221,9 @@ def _gain(rows: Sequence[Row], control: Sequence[Row], metric: Metric) -> Sample
     """What a stage has over a control, seed by seed; None where it is no comparison."""
     if rows[0]['parameters'] != control[0]['parameters']:
         return None
-    base = {row['seed']: points(row, metric) for row in control}
-    pairs = [(points(row, metric), base.get(row['seed'])) for row in rows]
+    base = {row['run_seed']: points(row, metric) for row in control}
+    once = base.get(None)  # trained once for all seeds
+    pairs = [(points(row, metric), base.get(row['run_seed'], once)) for row in rows]
     known = [after - before for after, before in pairs if None not in (after, before)]  # type: ignore[operator]
     return sample(known) if known else None
 

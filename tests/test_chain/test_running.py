@@ -142,6 +142,16 @@ def test_seeds_have_folders_and_what_is_trained_once_serves_them_all(folder, cap
     assert '16.4 ± 0.2' in table  # at step 40, the first validation behind a third
 
 
+def test_gains_are_taken_seed_by_seed_of_the_chain(folder):
+    Path('chain.py').write_text(CHAIN.replace("'{teacher}'})", "'{teacher}'}, seed=1)"))
+    go(seeds=[0, 1])
+    chain = read_chain('chain.py', [0, 1])
+    rows = finished(chain.jobs)
+    assert [row['seed'] for row in rows['taught']] == [1000, 1001]
+    # 0.4 + 10.00 and 0.4 + 10.01 less 0.30 and 0.31
+    assert any('+1010.0 ± 0.0' in line for line in summary(chain, rows))
+
+
 def test_the_table_of_one_seed(folder):
     go()
     chain = read_chain('chain.py')
