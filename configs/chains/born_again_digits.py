@@ -27,9 +27,7 @@ stages = dict(
         title='taught by the ensemble of 1 to 3',
         config=_alone,
         recipe='ld',
-        teacher=dict(
-            type='kd_dense.Ensemble', members=dict(a='{gen1}', b='{gen2}', c='{gen3}')
-        ),
+        teacher=dict(type='kd_dense.Ensemble', members=dict(a='{gen1}', b='{gen2}', c='{gen3}')),
         seed=4,
         minutes=4,
     ),
