@@ -14,6 +14,7 @@ from .decoupled import DecoupledTargets, decoupled_kl
 from .functional import sigmoid_kl, softmax_kl
 from .imitation import FeatureImitation, masked_absolute_error, masked_squared_error
 from .localization import LocalizationDistillation, edge_kl
+from .masked_generation import MaskedGeneration, generation_block, random_keep
 from .pair_wise import PairWise, affinity, pool_nodes
 from .pearson import PearsonDistillation, shared_levels, standardized_squared_error
 from .pixel_wise import PixelWise, pixel_cross_entropy, pixel_kl
@@ -36,6 +37,7 @@ __all__ = [
     'FeatureImitation',
     'Holistic',
     'LocalizationDistillation',
+    'MaskedGeneration',
     'PairWise',
     'PearsonDistillation',
     'PixelWise',
@@ -49,12 +51,14 @@ __all__ = [
     'correlation',
     'decoupled_kl',
     'edge_kl',
+    'generation_block',
     'global_divisor',
     'masked_absolute_error',
     'masked_squared_error',
     'pixel_cross_entropy',
     'pixel_kl',
     'pool_nodes',
+    'random_keep',
     'shared_levels',
     'sigmoid_kl',
     'softmax_kl',
