@@ -11,7 +11,7 @@ from .binary import (
 from .bounded_regression import BoundedRegression, bounded_squared_error
 from .channel_wise import ChannelWise, channel_kl
 from .decoupled import DecoupledTargets, decoupled_kl
-from .functional import sigmoid_kl, softmax_kl
+from .functional import sigmoid_kl, softmax_kl, standardized
 from .imitation import FeatureImitation, masked_absolute_error, masked_squared_error
 from .localization import LocalizationDistillation, edge_kl
 from .masked_generation import MaskedGeneration, generation_block, random_keep
@@ -62,6 +62,7 @@ __all__ = [
     'shared_levels',
     'sigmoid_kl',
     'softmax_kl',
+    'standardized',
     'standardized_squared_error',
     'weighted_soft_binary_cross_entropy',
     'weighted_soft_cross_entropy',
