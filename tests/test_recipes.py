@@ -65,7 +65,7 @@ HOSTS = dict(
     mask2former=mask_former,
 )
 ON_FEATURES = {'cwd_features', 'hint', 'mgd', 'mgd_two_stage', 'pkd', 'pkd_two_stage'}
-ON_ONE_STAGE = {'bckd', 'dist_one_stage'}
+ON_ONE_STAGE = {'bckd', 'crosskd', 'dist_one_stage'}
 ON_TWO_STAGE = {'chen2017', 'dist_two_stage', 'dkd'}
 FITTING = dict(
     gfl=ON_FEATURES | ON_ONE_STAGE | {'ld'},

@@ -10,6 +10,7 @@ from .binary import (
 )
 from .bounded_regression import BoundedRegression, bounded_squared_error
 from .channel_wise import ChannelWise, channel_kl
+from .cross_head import CrossHead
 from .decoupled import DecoupledTargets, decoupled_kl
 from .functional import sigmoid_kl, softmax_kl, standardized
 from .imitation import FeatureImitation, masked_absolute_error, masked_squared_error
@@ -32,6 +33,7 @@ __all__ = [
     'BoxIoUDistillation',
     'ChannelWise',
     'ClassWeightedSoftCrossEntropy',
+    'CrossHead',
     'DecoupledTargets',
     'DistillationLoss',
     'FeatureImitation',
