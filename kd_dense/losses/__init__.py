@@ -12,6 +12,7 @@ from .bounded_regression import BoundedRegression, bounded_squared_error
 from .channel_wise import ChannelWise, channel_kl
 from .cross_head import CrossHead
 from .decoupled import DecoupledTargets, decoupled_kl
+from .focal_global import FocalGlobal, attention_maps, foreground_weights, with_context
 from .functional import sigmoid_kl, softmax_kl, standardized
 from .imitation import FeatureImitation, masked_absolute_error, masked_squared_error
 from .localization import LocalizationDistillation, edge_kl
@@ -37,6 +38,7 @@ __all__ = [
     'DecoupledTargets',
     'DistillationLoss',
     'FeatureImitation',
+    'FocalGlobal',
     'Holistic',
     'LocalizationDistillation',
     'MaskedGeneration',
@@ -46,6 +48,7 @@ __all__ = [
     'RelationDistillation',
     'SoftTargets',
     'affinity',
+    'attention_maps',
     'binary_distillation',
     'bounded_squared_error',
     'box_disagreement',
@@ -53,6 +56,7 @@ __all__ = [
     'correlation',
     'decoupled_kl',
     'edge_kl',
+    'foreground_weights',
     'generation_block',
     'global_divisor',
     'masked_absolute_error',
@@ -68,4 +72,5 @@ __all__ = [
     'standardized_squared_error',
     'weighted_soft_binary_cross_entropy',
     'weighted_soft_cross_entropy',
+    'with_context',
 ]
