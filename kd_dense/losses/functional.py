@@ -8,7 +8,9 @@ from torch import Tensor
 
 from ..errors import SetupError
 
-NO_SPREAD = 1e-14  # variance below which logits are all alike
+# logits are all alike, but for rounding, where their deviation is below this share of their mean
+ROUNDING = 1e-5
+NO_SPREAD = 1e-14  # or their variance below this
 
 
 def softmax_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -81,9 +83,10 @@ def standardized(logits: Tensor, dim: int = -1) -> Tensor:
         same shape, in float32 (float64 for float64 input).
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    centred = logits - logits.mean(dim=dim, keepdim=True)
+    mean = logits.mean(dim=dim, keepdim=True)
+    centred = logits - mean
     variance = centred.square().sum(dim=dim, keepdim=True) / (logits.shape[dim] - 1)
-    spread = variance > NO_SPREAD
+    spread = variance > (ROUNDING * mean).square() + NO_SPREAD
     return torch.where(spread, centred * torch.where(spread, variance, 1.0).rsqrt(), 0.0)
 
 

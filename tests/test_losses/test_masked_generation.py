@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.runner import Runner
 from torch import nn
 
 from kd_dense import MODELS, MaskedGeneration
@@ -15,6 +17,7 @@ from kd_dense.views import OneStageView
 from tests.helpers import segmentation
 from tests.helpers.models import gfl, raw_batch
 from tests.helpers.pairs import batch_for, build, noted
+from tests.helpers.trainings import assert_same, base_config, state
 from tests.helpers.two_stage import faster_rcnn
 from tests.helpers.waves import set_waves, wave
 
@@ -189,6 +192,20 @@ def test_it_trains_every_host(student, teacher, options):
         assert value > 0 and value.isfinite()
     assert all(p.grad.abs().sum() > 0 for p in model.losses['mgd'].parameters())
     assert not next(model.student.backbone.parameters()).equal(before)
+
+
+def test_a_resumed_training_draws_the_masks_of_one_that_was_not_interrupted(digits_root, tmp_path):
+    def train(folder, **changes):
+        config = base_config(digits_root, tmp_path / folder)
+        config['model']['losses'] = dict(mgd=dict(type='kd_dense.MaskedGeneration', weight=1e-3))
+        config['train_cfg']['val_interval'] = 100
+        Runner.from_cfg(Config(config | changes)).train()
+        return state(tmp_path / folder / 'iter_4.pth')['state_dict']
+
+    whole = train('whole')
+    assert whole['losses.mgd.drawn'] == 4
+    start = str(tmp_path / 'whole' / 'iter_2.pth')
+    assert_same(whole, train('resumed', load_from=start, resume=True), 'state_dict')
 
 
 def test_blocks_start_anew_with_the_distiller():

@@ -239,6 +239,11 @@ def test_gradients_through_standardized_logits():
     assert t.grad is None
 
 
+@pytest.mark.parametrize('value', [0.1, 1234.567, -6e4 / 7])
+def test_rounding_is_no_spread(value):
+    assert not standardized(torch.full((3, 7), value)).any()
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
 def test_logits_that_are_all_alike_become_zero_without_a_gradient(dtype):
     s = torch.tensor([[100.0] * 3, [0.0] * 3, [100.0, -100.0, 0.0]], dtype=dtype).requires_grad_()
