@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.profiler import record_function
 from .errors import SetupError
 from .hosts import Host, ModelSource, build_model, isolated_rng, read_model_config
 from .hosts.checkpoints import STUDENT_PREFIX
+from .inherit import Inheritance
 from .losses.base import DistillationLoss, Losses
 from .losses.build import build_losses
 from .nonfinite import SkippedCounter, StepGuard
@@ -49,6 +50,10 @@ class Distiller(BaseModel):
         data_preprocessor: the student's, where its own config has none.
         init_cfg: as in mmengine.
         teachers: several teachers by name, in place of ``teacher``.
+        inherit: what the student starts with of its (first) teacher: names of parts such as
+            ``['neck', 'bbox_head']``, or True for all but the backbone; False for nothing. They
+            are copied when weights are initialised, so a checkpoint that is loaded afterwards
+            (``load_from``, ``--resume``) wins.
 
     Raises:
         SetupError: no or unknown teachers, or a teacher and a student that no view fits.
@@ -63,6 +68,7 @@ class Distiller(BaseModel):
         data_preprocessor: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
         teachers: Mapping[str, Mapping[str, Any] | Teacher] | None = None,
+        inherit: bool | str | Sequence[str] = False,
     ) -> None:
         student_config = read_model_config(student, STUDENT)
         if data_preprocessor is not None:
@@ -71,6 +77,7 @@ class Distiller(BaseModel):
         super().__init__(data_preprocessor=model.data_preprocessor, init_cfg=init_cfg)
         self.student: Host = model
         self.teachers = build_teachers(teacher, teachers)
+        self._inheritance = Inheritance(inherit)
         self._view = view_class(model)
         self._classes_checked = False
         self.losses: Losses
@@ -108,12 +115,13 @@ class Distiller(BaseModel):
         return {n: loss for n, loss in self.losses.items() if loss.teacher_name == teacher}
 
     def init_weights(self) -> None:
-        """Initialise the student its own way; load and verify the teachers."""
+        """Initialise the student its own way; load and verify the teachers, inherit parts."""
         self.student.init_weights()
         with isolated_rng():
             for loss in self.losses.values():
                 loss.init_weights()
         self.load_teacher()
+        self._inheritance.copy(self.student, self.teacher)
 
     def load_teacher(self) -> None:
         """Load the teachers and verify each pair; without effect when done.
@@ -125,6 +133,8 @@ class Distiller(BaseModel):
         for name, teacher in self.teachers.items():
             if not teacher.loaded:
                 check_pair(self.student, teacher, self.losses_of(name))
+                if teacher is self.teacher:
+                    self._inheritance.check(self.student, teacher)
                 teacher.load(self.student)
 
     def train_step(

@@ -64,19 +64,20 @@ HOSTS = dict(
     pspnet=segmentation.segmentor,
     mask2former=mask_former,
 )
-ON_FEATURES = {'cwd_features', 'hint', 'pkd', 'pkd_two_stage'}
-ON_ONE_STAGE = {'bckd', 'dist_one_stage'}
+ON_FEATURES = {'cwd_features', 'hint', 'mgd', 'mgd_two_stage', 'pkd', 'pkd_two_stage'}
+ON_BOXES = {'fgd', 'fgd_two_stage'}
+ON_ONE_STAGE = {'bckd', 'crosskd', 'dist_one_stage'}
 ON_TWO_STAGE = {'chen2017', 'dist_two_stage', 'dkd'}
 FITTING = dict(
-    gfl=ON_FEATURES | ON_ONE_STAGE | {'ld'},
-    atss=ON_FEATURES | ON_ONE_STAGE,
-    retinanet=ON_FEATURES | ON_ONE_STAGE,
-    fcos=ON_FEATURES | ON_ONE_STAGE,
+    gfl=ON_FEATURES | ON_BOXES | ON_ONE_STAGE | {'ld'},
+    atss=ON_FEATURES | ON_BOXES | ON_ONE_STAGE,
+    retinanet=ON_FEATURES | ON_BOXES | ON_ONE_STAGE,
+    fcos=ON_FEATURES | ON_BOXES | ON_ONE_STAGE,
     ssd=ON_FEATURES,
-    faster_rcnn=ON_FEATURES | ON_TWO_STAGE,
-    mask_rcnn=ON_FEATURES | ON_TWO_STAGE,
+    faster_rcnn=ON_FEATURES | ON_BOXES | ON_TWO_STAGE,
+    mask_rcnn=ON_FEATURES | ON_BOXES | ON_TWO_STAGE,
     cascade_rcnn=ON_FEATURES,
-    pspnet=ON_FEATURES | {'cwd', 'dist', 'structured'},
+    pspnet=ON_FEATURES | {'cwd', 'dist', 'mgd_segmentation', 'structured'},
     mask2former=ON_FEATURES,
 )
 

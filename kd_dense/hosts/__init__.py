@@ -12,7 +12,7 @@ from .models import (
     read_config_file,
     read_model_config,
 )
-from .rng import isolated_rng
+from .rng import isolated_rng, numbered_generator
 
 __all__ = [
     'DISTILLER_TYPES',
@@ -21,6 +21,7 @@ __all__ = [
     'build_model',
     'isolated_rng',
     'need_mmseg',
+    'numbered_generator',
     'read_config_file',
     'read_model_config',
 ]

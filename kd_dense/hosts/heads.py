@@ -7,10 +7,11 @@ the view for what a head can do (:mod:`kd_dense.views.info`).
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from mmdet.models.dense_heads import AnchorHead, ATSSHead, FCOSHead, GFLHead, RPNHead
+from mmdet.models.dense_heads import AnchorHead, ATSSHead, FCOSHead, GFLHead, RetinaHead, RPNHead
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
@@ -249,28 +250,77 @@ def _predicts_distances(head: nn.Module) -> bool:
     return getattr(type(head), 'get_targets', None) is FCOSHead.get_targets
 
 
-# -- the two towers of a GFL head -----------------------------------------------------------------
+# -- the two towers of a one-stage head: convolutions, and the layer behind them that predicts -----
+
+CLASS, BOX = 'cls', 'box'
+# the predicting layers of heads whose forward pass of a level is known here
+PREDICTORS: dict[Any, dict[str, str]] = {
+    GFLHead.forward_single: {CLASS: 'gfl_cls', BOX: 'gfl_reg'},
+    ATSSHead.forward_single: {CLASS: 'atss_cls', BOX: 'atss_reg'},
+    RetinaHead.forward_single: {CLASS: 'retina_cls', BOX: 'retina_reg'},
+    FCOSHead.forward_single: {CLASS: 'conv_cls', BOX: 'conv_reg'},
+}
+OF_ALL_LEVELS = (GFLHead.forward, ATSSHead.forward, AnchorHead.forward, FCOSHead.forward)
+CONVOLUTIONS = {CLASS: 'cls_convs', BOX: 'reg_convs'}
 
 
-def runs_towers_apart(head: nn.Module) -> bool:
-    """Whether :func:`cls_tower` and :func:`box_tower` are the halves of a head's forward pass."""
-    return getattr(type(head), 'forward_single', None) is GFLHead.forward_single
+def knows_towers(head: nn.Module) -> bool:
+    """Whether :func:`run_tower` computes the class or the box half of a head's forward pass."""
+    single = getattr(type(head), 'forward_single', None)
+    return single in PREDICTORS and type(head).forward in OF_ALL_LEVELS
 
 
-def cls_tower(head: Any, features: tuple[Tensor, ...]) -> list[Tensor]:
-    """The classification half of a GFL head's forward pass: L maps (N, K, H, W)."""
-    return [head.gfl_cls(_through(head.cls_convs, feature)) for feature in features]
+def tower_layers(head: Any, tower: str) -> list[nn.Module]:
+    """The layers of a tower in order; the last one predicts.
+
+    Args:
+        head: one of which :func:`knows_towers`.
+        tower: ``'cls'`` or ``'box'``.
+    """
+    predictor = PREDICTORS[type(head).forward_single][tower]
+    return [*getattr(head, CONVOLUTIONS[tower]), getattr(head, predictor)]
 
 
-def box_tower(head: Any, features: tuple[Tensor, ...]) -> list[Tensor]:
-    """The regression half of a GFL head's forward pass: L maps (N, 4 * bins, H, W)."""
-    return [
-        scale(head.gfl_reg(_through(head.reg_convs, feature))).float()
-        for feature, scale in zip(features, head.scales, strict=True)
-    ]
+def run_tower(
+    head: Any, tower: str, maps: Sequence[Tensor], layers: int | None = None
+) -> list[Tensor]:
+    """What a head predicts of classes or boxes, in the number type of the maps.
+
+    Args:
+        head: one of which :func:`knows_towers`.
+        tower: ``'cls'`` or ``'box'``.
+        maps: what the first of the layers reads, one map for each level.
+        layers: how many of the tower's last layers to run; None for all.
+
+    Returns:
+        a map for each level, as the head's forward pass returns it.
+    """
+    last = tower_layers(head, tower)[-layers if layers else 0 :]
+    found = []
+    for level, features in enumerate(maps):
+        for layer in last:
+            features = _in_type_of(features, layer)
+        found.append(_scaled_boxes(head, features, level) if tower == BOX else features)
+    return found
 
 
-def _through(layers: Any, feature: Tensor) -> Tensor:
-    for layer in layers:
-        feature = layer(feature)
-    return feature
+def _in_type_of(features: Tensor, layer: nn.Module) -> Tensor:
+    """The output of a layer whose weights may be of another number type than its input."""
+    tensors = dict(layer.named_parameters()) | dict(layer.named_buffers())
+    if all(t.dtype == features.dtype for t in tensors.values() if t.is_floating_point()):
+        return layer(features)
+    cast = {k: t.to(features.dtype) if t.is_floating_point() else t for k, t in tensors.items()}
+    return torch.func.functional_call(layer, cast, (features,))
+
+
+def _scaled_boxes(head: Any, boxes: Tensor, level: int) -> Tensor:
+    """What the box tower's last layer predicts, as the head returns it of one level."""
+    single = type(head).forward_single
+    if single is RetinaHead.forward_single:
+        return boxes
+    boxes = head.scales[level](boxes).float()
+    if single is not FCOSHead.forward_single:
+        return boxes
+    if not head.norm_on_bbox:
+        return boxes.exp()
+    return boxes.clamp(min=0) * (1 if head.training else head.strides[level])

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from mmengine import dist
 
 
 @contextmanager
@@ -26,3 +27,17 @@ def isolated_rng(seed: int | None = None) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def numbered_generator(
+    seed: int, number: int, device: torch.device | str = 'cpu'
+) -> torch.Generator:
+    """A generator of its own for the n-th drawing, the same again in a resumed training.
+
+    Args:
+        seed: of the whole series; each rank draws its own.
+        number: of the drawing.
+        device: where it draws.
+    """
+    mixed = (seed * 1_000_003 + number) * 4096 + dist.get_rank()
+    return torch.Generator(device).manual_seed(mixed)

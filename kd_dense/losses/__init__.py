@@ -10,10 +10,13 @@ from .binary import (
 )
 from .bounded_regression import BoundedRegression, bounded_squared_error
 from .channel_wise import ChannelWise, channel_kl
+from .cross_head import CrossHead
 from .decoupled import DecoupledTargets, decoupled_kl
-from .functional import sigmoid_kl, softmax_kl
+from .focal_global import FocalGlobal, attention_maps, foreground_weights, with_context
+from .functional import sigmoid_kl, softmax_kl, standardized
 from .imitation import FeatureImitation, masked_absolute_error, masked_squared_error
 from .localization import LocalizationDistillation, edge_kl
+from .masked_generation import MaskedGeneration, generation_block, random_keep
 from .pair_wise import PairWise, affinity, pool_nodes
 from .pearson import PearsonDistillation, shared_levels, standardized_squared_error
 from .pixel_wise import PixelWise, pixel_cross_entropy, pixel_kl
@@ -31,17 +34,21 @@ __all__ = [
     'BoxIoUDistillation',
     'ChannelWise',
     'ClassWeightedSoftCrossEntropy',
+    'CrossHead',
     'DecoupledTargets',
     'DistillationLoss',
     'FeatureImitation',
+    'FocalGlobal',
     'Holistic',
     'LocalizationDistillation',
+    'MaskedGeneration',
     'PairWise',
     'PearsonDistillation',
     'PixelWise',
     'RelationDistillation',
     'SoftTargets',
     'affinity',
+    'attention_maps',
     'binary_distillation',
     'bounded_squared_error',
     'box_disagreement',
@@ -49,16 +56,21 @@ __all__ = [
     'correlation',
     'decoupled_kl',
     'edge_kl',
+    'foreground_weights',
+    'generation_block',
     'global_divisor',
     'masked_absolute_error',
     'masked_squared_error',
     'pixel_cross_entropy',
     'pixel_kl',
     'pool_nodes',
+    'random_keep',
     'shared_levels',
     'sigmoid_kl',
     'softmax_kl',
+    'standardized',
     'standardized_squared_error',
     'weighted_soft_binary_cross_entropy',
     'weighted_soft_cross_entropy',
+    'with_context',
 ]

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import SetupError
-from ..views import level_channels
-from .maps import resized
+from ..views import host_info, level_channels, stage_channels, view_class
+from .maps import all_stages, resized, stage_name
 
 if TYPE_CHECKING:
     from ..teachers import Teacher
+    from .base import DistillationLoss
 
 # what an adapter is configured by, and what that is where it is left out
 OPTIONS = dict(kernel=1, relu=False, norm=False)
@@ -106,6 +107,30 @@ def paired_channels(student: nn.Module, teacher: Teacher) -> list[tuple[int, int
             f'{len(ours)} (channels {ours}). Give both necks the same number of outputs.'
         )
     return list(zip(ours, theirs, strict=True))
+
+
+def paired_stages(
+    loss: DistillationLoss, stages: Sequence[int | str], student: nn.Module, teacher: Teacher
+) -> list[tuple[int | str, tuple[int, int]]]:
+    """Each stage that a loss reads, with the channels of the student's and the teacher's map.
+
+    Args:
+        loss: which reads the stages.
+        stages: as in its config.
+        student: the built model.
+        teacher: not loaded yet.
+
+    Returns:
+        nothing where a side lacks what the loss reads: that is refused with the pair.
+    """
+    view = view_class(student)
+    if not all(hasattr(view, name) and teacher.offers(name) for name in loss.read_names()):
+        return []
+    found = []
+    for stage in all_stages(stages, host_info(student).num_levels):
+        read = stage_name(stage)
+        found.append((stage, (stage_channels(student, stage, read), teacher.channels(stage, read))))
+    return found
 
 
 def align(features: Tensor, mask: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..errors import SetupError
 from ..registry import MODELS
-from ..views import View, host_info, stage_channels, view_class
-from .adapters import adapter_options, build_adapters, reset_adapters
+from ..views import View
+from .adapters import adapter_options, build_adapters, paired_stages, reset_adapters
 from .base import DistillationLoss, global_divisor
 from .checks import check_temperature
 from .functional import prepare_logits
@@ -21,7 +21,6 @@ from .maps import (
     all_stages,
     check_stage,
     size_of,
-    stage_name,
     stage_reads,
     teacher_map,
 )
@@ -112,17 +111,14 @@ class ChannelWise(DistillationLoss):
 
     def connect(self, student: nn.Module, teacher: Teacher) -> None:
         """Build one adapter for each stage."""
-        view = view_class(student)
-        known = all(hasattr(view, name) and teacher.offers(name) for name in self.read_names())
-        if self.options is None or not known:  # what is unknown is refused with the pair
+        if self.options is None:
             return
-        for stage in all_stages(self.stages, host_info(student).num_levels):
+        for stage, channels in paired_stages(self, self.stages, student, teacher):
             if stage == 'logits':
                 self.adapters.append(nn.Identity())
-                continue
-            read = stage_name(stage)
-            channels = stage_channels(student, stage, read), teacher.channels(stage, read)
-            self.adapters.extend(build_adapters([channels], self.options, self.adapter != 'auto'))
+            else:
+                layers = build_adapters([channels], self.options, self.adapter != 'auto')
+                self.adapters.extend(layers)
 
     def init_weights(self) -> None:
         """Initialise the adapters."""

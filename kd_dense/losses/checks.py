@@ -27,3 +27,17 @@ def softmax_demands(student: Any) -> list[str]:
         'it compares distributions over classes, and the decode head has one channel for two '
         'classes; set `decode_head.out_channels=2`'
     ]
+
+
+def standardize_demands(scores: int) -> list[str]:
+    """What standardized logits ask and do not find.
+
+    Args:
+        scores: of each prediction, that a softmax goes over.
+    """
+    if scores > 2:
+        return []
+    return [
+        f'standardize=True leaves nothing of {scores} scores but their order, which teaches '
+        'nothing; leave it out'
+    ]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import SetupError
+
+# logits are all alike, but for rounding, where their deviation is below this share of their mean
+ROUNDING = 1e-5
+NO_SPREAD = 1e-14  # or their variance below this
 
 
 def softmax_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -59,6 +64,30 @@ def sigmoid_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
     log_ratio = F.logsigmoid(teacher) - F.logsigmoid(student)
     log_ratio_not = F.logsigmoid(-teacher) - F.logsigmoid(-student)
     return (p_teacher * log_ratio + (1 - p_teacher) * log_ratio_not) * temperature**2
+
+
+def standardized(logits: Tensor, dim: int = -1) -> Tensor:
+    """Logits with mean 0 and deviation 1 over the classes, to be compared by a softmax KL.
+
+    Only how a model ranks and spaces the classes is left, whatever the size of its logits; a
+    temperature then means the same for every model. Where all logits are alike they become 0.
+
+    Sources: [1] Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024,
+    arXiv 2403.01427; as in its code the deviation is that of a sample, divided by K - 1.
+
+    Args:
+        logits: any shape, three classes at least: of two only their order would be left.
+        dim: along which the classes lie.
+
+    Returns:
+        same shape, in float32 (float64 for float64 input).
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    mean = logits.mean(dim=dim, keepdim=True)
+    centred = logits - mean
+    variance = centred.square().sum(dim=dim, keepdim=True) / (logits.shape[dim] - 1)
+    spread = variance > (ROUNDING * mean).square() + NO_SPREAD
+    return torch.where(spread, centred * torch.where(spread, variance, 1.0).rsqrt(), 0.0)
 
 
 def prepare_logits(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..registry import MODELS
 from ..views import SegmentationView, view_class
 from .base import DistillationLoss, global_divisor
-from .checks import check_choice, check_temperature
-from .functional import prepare_logits, softmax_kl
+from .checks import check_choice, check_temperature, standardize_demands
+from .functional import prepare_logits, softmax_kl, standardized
 from .maps import LOGITS, logits_demands, resized, size_of
 
 
@@ -62,11 +62,15 @@ class PixelWise(DistillationLoss):
     Differs from [1]'s code, which computes the cross entropy (a constant more), over all pixels,
     divided by the pixels of one image and not by the images; ``variant='reference'`` does so.
 
+    ``standardize=True`` brings the logits of each pixel to mean 0 and deviation 1 before the
+    softmax, on both sides: :func:`~kd_dense.losses.functional.standardized`.
+
     Args:
         weight: see :class:`DistillationLoss`.
         temperature: T.
         part: ``'decode'``, or ``'auxiliary'`` for the auxiliary heads, whose losses are added.
         variant: ``'paper'`` or ``'reference'``.
+        standardize: whether to standardize the logits.
 
     Raises:
         SetupError: an unknown choice or a temperature that is not positive.
@@ -78,6 +82,7 @@ class PixelWise(DistillationLoss):
         temperature: float = 1.0,
         part: Literal['decode', 'auxiliary'] = 'decode',
         variant: Literal['paper', 'reference'] = 'paper',
+        standardize: bool = False,
     ) -> None:
         super().__init__(weight)
         check_choice('part', part, tuple(LOGITS))
@@ -87,12 +92,16 @@ class PixelWise(DistillationLoss):
         self.temperature = temperature
         self.part = part
         self.variant = variant
+        self.standardize = standardize
 
     def demands(self, student: nn.Module) -> list[str]:
-        """Auxiliary heads where they are to be taught; scores by softmax."""
+        """Auxiliary heads where they are to be taught; scores by softmax, enough of them."""
         if not issubclass(view_class(student), SegmentationView):
             return []
-        return logits_demands(self.part, student)
+        found = logits_demands(self.part, student)
+        if not found and self.standardize:
+            found = standardize_demands(student.decode_head.out_channels)
+        return found
 
     def forward(self, student: SegmentationView, teacher: SegmentationView) -> Tensor:
         """The raw loss of one batch, a scalar."""
@@ -104,6 +113,8 @@ class PixelWise(DistillationLoss):
     def _compare(self, view: SegmentationView, student: Tensor, teacher: Tensor) -> Tensor:
         size = size_of(student)
         teacher = resized(teacher.detach().float(), size)
+        if self.standardize:
+            student, teacher = standardized(student, dim=1), standardized(teacher, dim=1)
         if self.variant == 'reference':
             return pixel_cross_entropy(student, teacher)
         valid = view.valid_at(size)

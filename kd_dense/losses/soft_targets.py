@@ -6,12 +6,17 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from ..errors import SetupError
 from ..registry import MODELS
-from ..views import DenseView, view_class
+from ..views import DenseView, host_info, view_class
 from .base import DistillationLoss, global_divisor
-from .checks import check_choice, check_temperature
-from .functional import sigmoid_kl, softmax_kl
+from .checks import check_choice, check_temperature, standardize_demands
+from .functional import sigmoid_kl, softmax_kl, standardized
 from .regions import REGIONS, check_region, region_demands, region_reads
+
+NO_STANDARD = (
+    'standardize=True compares the classes with each other, and scores by sigmoid are independent.'
+)
 
 
 @MODELS.register_module()
@@ -29,6 +34,9 @@ class SoftTargets(DistillationLoss):
     adds the levels; here all levels share one count, over all ranks.
     ``variant='reference'`` computes as that code does.
 
+    ``standardize=True`` brings the logits of each prediction to mean 0 and deviation 1 before the
+    softmax, on both sides: :func:`~kd_dense.losses.functional.standardized`.
+
     Args:
         temperature: T.
         weight: see :class:`DistillationLoss`.
@@ -36,9 +44,11 @@ class SoftTargets(DistillationLoss):
         region: one of :data:`~kd_dense.losses.regions.REGIONS`.
         over_classes: ``'sum'`` or ``'mean'`` of the K classes' terms.
         variant: ``'paper'`` or ``'reference'``.
+        standardize: whether to standardize the logits; of a softmax alone.
 
     Raises:
-        SetupError: an unknown choice or a temperature that is not positive.
+        SetupError: an unknown choice, a temperature that is not positive, or logits of a sigmoid
+            to be standardized.
     """
 
     def __init__(
@@ -49,6 +59,7 @@ class SoftTargets(DistillationLoss):
         region: str = 'all',
         over_classes: Literal['sum', 'mean'] = 'sum',
         variant: Literal['paper', 'reference'] = 'paper',
+        standardize: bool = False,
     ) -> None:
         super().__init__(weight)
         check_choice('activation', activation, ('auto', 'softmax', 'sigmoid'))
@@ -56,31 +67,49 @@ class SoftTargets(DistillationLoss):
         check_choice('variant', variant, ('paper', 'reference'))
         check_region(region)
         check_temperature(temperature)
+        if standardize and activation == 'sigmoid':
+            raise SetupError(f'{NO_STANDARD} Leave one of the two out.')
         self.reads = ('cls_logits', *region_reads(region))
         self.temperature = temperature
         self.activation = activation
         self.region = region
         self.over_classes = over_classes
         self.variant = variant
+        self.standardize = standardize
 
     def demands(self, student: nn.Module) -> list[str]:
-        """What the region asks of the student, and two scores at least for a softmax."""
+        """What the region asks of the student; scores enough for a softmax."""
         found = region_demands(self.region, student)
         view: Any = view_class(student)
-        softmax = not found and self.activation == 'softmax' and issubclass(view, DenseView)
-        if softmax and view.head_of(student).cls_out_channels == 1:
+        if found or not issubclass(view, DenseView):
+            return found
+        scores = view.head_of(student).cls_out_channels
+        if self._activation(host_info(student).activation) == 'sigmoid':
+            if self.standardize:
+                found.append(
+                    f"{NO_STANDARD} Set `activation='softmax'`, or use BinaryDistillation, which "
+                    'is made for them'
+                )
+        elif scores == 1:
             found.append(
                 'a softmax over one class is always 1 and teaches nothing; set '
                 "`activation='auto'`, which compares by sigmoid"
             )
+        elif self.standardize:
+            found += standardize_demands(scores)
         return found
+
+    def _activation(self, own: str) -> str:
+        """By what the scores are compared, given the head's own activation."""
+        return own if self.activation == 'auto' else self.activation
 
     def forward(self, student: DenseView, teacher: DenseView) -> Tensor:
         """The raw loss of one batch, a scalar."""
         mask = REGIONS[self.region](student, teacher)
         s, t = student.flat_cls_logits[mask], teacher.flat_cls_logits[mask]
-        activation = student.activation if self.activation == 'auto' else self.activation
-        if activation == 'softmax':
+        if self._activation(student.activation) == 'softmax':
+            if self.standardize:
+                s, t = standardized(s), standardized(t)
             kl = softmax_kl(s, t, self.temperature)
         else:
             kl = sigmoid_kl(s, t, self.temperature).sum(dim=-1)

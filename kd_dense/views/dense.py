@@ -25,6 +25,7 @@ from ..hosts.heads import (
     ignores_boxes,
     knows_anchors,
     knows_labels,
+    knows_towers,
     predicts_bins,
     predicts_deltas,
     read_targets,
@@ -178,6 +179,7 @@ class DenseView(View):
             info.BINS: predicts_bins(head),
             info.DELTAS: predicts_deltas(head),
             info.BOXES: decodes_boxes(head),
+            info.TOWERS: knows_towers(head),
         }
         return dict(
             family=cls.family,

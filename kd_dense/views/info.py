@@ -11,6 +11,7 @@ ANCHORS = 'assigned anchors'  # and with it the anchors that the assigner saw
 ATSS = 'ATSS assignment'  # which thresholds by ATSS
 BINS = 'distributions over bins'  # each edge of a box is a distribution, as in GFL
 BOXES = 'decoded boxes'  # the boxes of the dense head can be decoded
+TOWERS = 'towers'  # the class and the box half of the dense head can be run layer by layer
 DELTAS = 'deltas from anchors'  # boxes of the dense head are encoded as deltas
 ROI_DELTAS = 'deltas from proposals'  # and those of the second stage
 

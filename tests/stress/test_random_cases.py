@@ -13,10 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from mmcv.cnn import ContextBlock
 from torch import Tensor
 
 from kd_dense.losses import (
     affinity,
+    attention_maps,
     binary_distillation,
     bounded_squared_error,
     box_disagreement,
@@ -31,9 +33,11 @@ from kd_dense.losses import (
     pool_nodes,
     sigmoid_kl,
     softmax_kl,
+    standardized,
     standardized_squared_error,
     weighted_soft_binary_cross_entropy,
     weighted_soft_cross_entropy,
+    with_context,
 )
 
 CASES = 10_000
@@ -127,6 +131,30 @@ def decoupled(case: Case) -> Tensor:
     return torch.stack(decoupled_kl(student, teacher, target, case.temperature()))
 
 
+def standardized_kl(case: Case) -> Tensor:
+    # divided by a deviation that may be 1e-7: the gradient is beyond half precision
+    student, teacher = (t.float().repeat(1, 3) for t in (case.student, case.teacher))
+    student = student + torch.arange(student.shape[1]) * float(case.rng.choice([0.0, 1e-3, 1.0]))
+    return softmax_kl(standardized(student), standardized(teacher), case.temperature())
+
+
+def attended(case: Case) -> Tensor:
+    found = [attention_maps(t.float(), case.mask, case.temperature()) for t in case[:2]]
+    return torch.stack([(a - b).abs().sum() for a, b in zip(*found, strict=True)])
+
+
+def in_context(case: Case) -> Tensor:
+    torch.manual_seed(int(case.rng.integers(1 << 31)))
+    channels = case.student.shape[1]
+    blocks = ContextBlock(channels, ratio=1.0), ContextBlock(channels, ratio=1.0)
+    for block in blocks:
+        block.channel_add_conv[-1].reset_parameters()
+    student, teacher = (
+        with_context(block, t.float(), case.mask) for block, t in zip(blocks, case[:2], strict=True)
+    )
+    return (student - teacher.detach()).square().mean(dim=1)
+
+
 ON_ROWS: dict[str, Callable[[Case], Tensor]] = {
     'softmax_kl': lambda c: softmax_kl(c.student, c.teacher, c.temperature()),
     'sigmoid_kl': lambda c: sigmoid_kl(c.student, c.teacher, c.temperature()),
@@ -136,6 +164,7 @@ ON_ROWS: dict[str, Callable[[Case], Tensor]] = {
     'box_disagreement': giou,
     'correlation': relations,
     'decoupled_kl': decoupled,
+    'standardized': standardized_kl,
     'weighted_soft_cross_entropy': weighted,
     'weighted_soft_binary_cross_entropy': weighted_binary,
 }
@@ -149,6 +178,8 @@ ON_MAPS: dict[str, Callable[[Case], Tensor]] = {
     'standardized_squared_error': lambda c: standardized_squared_error(
         c.student, c.teacher, c.mask
     ),
+    'attention_maps': attended,
+    'with_context': in_context,
 }
 
 

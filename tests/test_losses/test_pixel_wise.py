@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from kd_dense import PixelWise
 from kd_dense.errors import SetupError
-from kd_dense.losses import pixel_cross_entropy, pixel_kl
+from kd_dense.losses import pixel_cross_entropy, pixel_kl, standardized
+from kd_dense.pair import unmet
 from tests.helpers.segmentation import pair, segmentor, views
 
 N, K, H, W = 2, 3, 4, 5
@@ -112,6 +113,24 @@ def test_the_loss_is_the_mean_over_the_valid_pixels_of_the_map():
                     count += 1
     assert 0 < count < s[:, 0].numel()
     torch.testing.assert_close(value, total * 4 / count)
+
+
+@pytest.mark.parametrize('part', ['decode', 'auxiliary'])
+def test_the_logits_of_each_pixel_are_standardized_where_asked_to(part):
+    ours, theirs = views(*pair())
+    s, t = (view.seg_logits if part == 'decode' else view.aux_logits[0] for view in (ours, theirs))
+    valid = ours.valid_at(s.shape[-2:])
+    value = PixelWise(part=part, standardize=True)(ours, theirs)
+    expected = pixel_kl(standardized(s, dim=1), standardized(t, dim=1), valid) / valid.sum()
+    torch.testing.assert_close(value, expected)
+    assert not torch.isclose(value, PixelWise(part=part)(ours, theirs))
+
+
+def test_two_classes_cannot_be_standardized():
+    student, _ = pair()
+    assert unmet(student, 'pixel', PixelWise(standardize=True)) == []
+    student.decode_head.out_channels = 2
+    assert 'leaves nothing of 2 scores' in unmet(student, 'pixel', PixelWise(standardize=True))[0]
 
 
 def test_the_auxiliary_heads_are_taught_by_theirs():

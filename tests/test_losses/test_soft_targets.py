@@ -8,9 +8,13 @@ import torch.nn.functional as F
 
 from kd_dense import MODELS, SoftTargets
 from kd_dense.errors import SetupError
-from kd_dense.losses import sigmoid_kl, softmax_kl
+from kd_dense.losses import sigmoid_kl, softmax_kl, standardized
+from kd_dense.pair import unmet
 from kd_dense.views import OneStageView
-from tests.helpers.pairs import pair, retina
+from tests.helpers.models import gfl
+from tests.helpers.pairs import build, pair, retina
+from tests.helpers.two_stage import faster_rcnn
+from tests.helpers.waves import wave
 
 LOSSES = (softmax_kl, sigmoid_kl)
 
@@ -193,6 +197,62 @@ def test_logits_of_different_shapes_are_refused(kl):
         kl(torch.zeros(2, 3), torch.zeros(1, 3))
 
 
+# -- standardized logits -----------------------------------------------------------------------
+
+
+def test_standardized_logits_equal_a_slow_loop():
+    x = logits(3, 5, dtype=torch.float64)
+    for row, found in zip(x.tolist(), standardized(x).tolist(), strict=True):
+        mean = sum(row) / 5
+        deviation = math.sqrt(sum((v - mean) ** 2 for v in row) / 4)
+        assert found == pytest.approx([(v - mean) / deviation for v in row])
+    torch.testing.assert_close(standardized(x.T, dim=0), standardized(x).T)
+
+
+def test_standardized_logits_mind_neither_offset_nor_size():
+    s, t = logits(4, 5), logits(4, 5, seed=1)
+    torch.testing.assert_close(
+        softmax_kl(standardized(7 * s + 3), standardized(0.01 * t - 9), 2.0),
+        softmax_kl(standardized(s), standardized(t), 2.0),
+        rtol=1e-3,
+        atol=1e-5,
+    )
+    assert softmax_kl(standardized(5 * t), standardized(t)).abs().max() < 1e-5
+
+
+def test_the_value_is_that_of_the_published_code():
+    """Recorded from ``kd_loss`` of github.com/sunshangquan/logit-standardization-KD, T = 2."""
+    s, t = 3 * wave(5, 7), 2 * wave(5, 7, phase=1.0)
+    value = softmax_kl(standardized(s), standardized(t), 2.0).mean()
+    assert value.item() == pytest.approx(0.3822624385356903, rel=1e-5)
+
+
+def test_gradients_through_standardized_logits():
+    s = logits(2, 4, dtype=torch.float64).requires_grad_()
+    t = logits(2, 4, seed=1, dtype=torch.float64).requires_grad_()
+
+    def kl(x):
+        return softmax_kl(standardized(x), standardized(t), 2.0)
+
+    assert torch.autograd.gradcheck(kl, s)
+    kl(s).sum().backward()
+    assert t.grad is None
+
+
+@pytest.mark.parametrize('value', [0.1, 1234.567, -6e4 / 7])
+def test_rounding_is_no_spread(value):
+    assert not standardized(torch.full((3, 7), value)).any()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
+def test_logits_that_are_all_alike_become_zero_without_a_gradient(dtype):
+    s = torch.tensor([[100.0] * 3, [0.0] * 3, [100.0, -100.0, 0.0]], dtype=dtype).requires_grad_()
+    z = standardized(s)
+    softmax_kl(z, logits(3, 3)).sum().backward()
+    assert z.dtype == torch.float32 and not z[:2].any() and z[2].tolist() == [1, -1, 0]
+    assert s.grad.isfinite().all() and not s.grad[:2].any()
+
+
 # -- the loss ----------------------------------------------------------------------------------
 
 
@@ -247,6 +307,30 @@ def test_an_automatic_activation_is_the_heads_own():
     assert student.flat_cls_logits.shape[-1] == 4  # three classes, and the background
     kl = softmax_kl(student.flat_cls_logits, teacher.flat_cls_logits)[student.valid]
     torch.testing.assert_close(auto(student, teacher), kl.mean())
+
+
+def test_the_loss_standardizes_each_prediction_where_asked_to():
+    config = retina(loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False))
+    student, teacher = pair(config)
+    s, t = (view.flat_cls_logits[student.valid] for view in (student, teacher))
+    loss = SoftTargets(temperature=2.0, standardize=True)
+    assert unmet(student.model, 'soft', loss) == []
+    value, plain = loss(student, teacher), SoftTargets(temperature=2.0)(student, teacher)
+    torch.testing.assert_close(value, softmax_kl(standardized(s), standardized(t), 2.0).mean())
+    assert not torch.isclose(value, plain)
+    student, teacher = pair()  # the classes of a sigmoid head, compared by a softmax
+    loss = SoftTargets(activation='softmax', standardize=True)
+    assert unmet(student.model, 'soft', loss) == [] and loss(student, teacher) > 0
+
+
+def test_logits_that_cannot_be_standardized_are_refused_with_the_way_out():
+    with pytest.raises(SetupError, match='by sigmoid are independent'):
+        SoftTargets(activation='sigmoid', standardize=True)
+    loss = SoftTargets(standardize=True)
+    assert 'BinaryDistillation' in unmet(build(gfl()), 'soft', loss)[0]
+    loss = SoftTargets(activation='softmax', standardize=True)
+    assert 'leaves nothing of 2 scores' in unmet(build(gfl(num_classes=2)), 'soft', loss)[0]
+    assert 'softmax over one class' in unmet(build(faster_rcnn()), 'soft', loss)[0]
 
 
 def test_the_module_equals_the_function():

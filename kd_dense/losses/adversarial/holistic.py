@@ -8,12 +8,11 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from mmengine import dist
 from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
 from ...errors import SetupError
-from ...hosts import Host, isolated_rng
+from ...hosts import Host, isolated_rng, numbered_generator
 from ...registry import MODELS
 from ...views import SegmentationView, view_class
 from ..base import DistillationLoss, global_divisor
@@ -183,8 +182,7 @@ class Holistic(DistillationLoss):
         """
         student, teacher, images = shown
         # its own random numbers: the student's stay as they are, and a resumed game draws the same
-        seed = (self.seed * 1_000_003 + int(self.drawn)) * 4096 + dist.get_rank()
-        generator = torch.Generator().manual_seed(seed)
+        generator = numbered_generator(self.seed, int(self.drawn))
         self.drawn += 1
         share = torch.rand(len(student), generator=generator).to(student.device)
         critic = self._critic()
