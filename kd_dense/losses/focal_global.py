@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -183,7 +183,8 @@ class FocalGlobal(DistillationLoss):
     def forward(self, student: DenseView, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""
         adapters = self.adapters or [nn.Identity()] * len(student.features)
-        levels = zip(student.features, teacher.features, adapters, self.contexts, strict=True)
+        blocks: Iterable[Any] = self.contexts
+        levels = zip(student.features, teacher.features, adapters, blocks, strict=True)
         totals = []
         for level, (ours, theirs, adapter, contexts) in enumerate(levels):
             ours, theirs = adapter(ours.float()), theirs.detach().float()

@@ -6,8 +6,9 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..hosts import Host
 from ..registry import MODELS
 from ..views import SegmentationView, view_class
 from .base import DistillationLoss, global_divisor
@@ -94,7 +95,7 @@ class PixelWise(DistillationLoss):
         self.variant = variant
         self.standardize = standardize
 
-    def demands(self, student: nn.Module) -> list[str]:
+    def demands(self, student: Host) -> list[str]:
         """Auxiliary heads where they are to be taught; scores by softmax, enough of them."""
         if not issubclass(view_class(student), SegmentationView):
             return []

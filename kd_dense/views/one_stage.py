@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
@@ -112,7 +113,7 @@ class OneStageView(DenseView):
         Raises:
             SetupError: the tower has fewer layers.
         """
-        found = tower_layers(cls.head_of(model), tower)
+        found: Any = tower_layers(cls.head_of(model), tower)
         if not 1 <= layers <= len(found):
             raise SetupError(
                 f'layers is {layers}; the {tower} tower of this {type(model.bbox_head).__name__} '
