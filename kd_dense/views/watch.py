@@ -38,3 +38,16 @@ def watch_calls(owner: Any, method: str, note: Callable[..., None]) -> Iterator[
         object.__delattr__(owner, method)
         if watched is not None:
             object.__setattr__(owner, method, watched)
+
+
+@contextmanager
+def answered(owner: Any, method: str, answer: Any) -> Iterator[None]:
+    """While inside, ``owner.method`` returns an answer that is known already, and does not run."""
+    watched = vars(owner).get(method)
+    object.__setattr__(owner, method, lambda *args, **kwargs: answer)
+    try:
+        yield
+    finally:
+        object.__delattr__(owner, method)
+        if watched is not None:
+            object.__setattr__(owner, method, watched)
