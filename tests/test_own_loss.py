@@ -1,13 +1,18 @@
 """A student that trains without its own loss, in part, or with a share of it."""
 
 import copy
+import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from kd_dense import MODELS, DistillationLoss, Distiller
+from kd_dense.check import examine
 from kd_dense.errors import SetupError
 from kd_dense.hooks.loss_balance import measure_distiller
 from kd_dense.hosts import build_model
@@ -15,6 +20,7 @@ from kd_dense.registry import MODELS as KD_MODELS
 from kd_dense.views import Batch, view_class
 from tests.helpers import segmentation, two_stage
 from tests.helpers.models import distiller, gfl, gradients, losses, raw_batch
+from tests.helpers.trainings import base_config, train_apart
 
 HINT = dict(hint=dict(type='kd_dense.FeatureImitation', weight=1.0))
 LOWER = ('backbone', 'neck')
@@ -396,3 +402,46 @@ def test_what_would_train_and_gets_no_gradient_is_named():
     model = hint(trains=None)
     with pytest.raises(SetupError, match=r'nothing trains bbox_head of the student.*trains=\('):
         model(**model.data_preprocessor(raw_batch(), True), mode='loss')
+
+
+# -- the tools -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_labels(digits_root, tmp_path) -> Config:
+    """The config of a hint stage on images of which only the file is known."""
+    root = tmp_path / 'unlabelled'
+    shutil.copytree(digits_root, root)
+    for file in (root / 'annotations').glob('train*.json'):
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps(content | dict(annotations=[])))
+    config = base_config(root, tmp_path / 'work')
+    config['model'] = distiller(
+        student=gfl(num_classes=10),
+        teacher=dict(config=gfl(channels=32, num_classes=10), untrained=True),
+        own_loss=False,
+        trains=LOWER,
+        losses=HINT,
+    )
+    for key in ('val_dataloader', 'val_evaluator', 'val_cfg'):
+        config.pop(key)
+    config['train_cfg']['max_iters'] = 2
+    config['train_cfg'].pop('val_interval')
+    return Config(config)
+
+
+def test_the_check_finds_nothing_wrong_with_images_that_nobody_labelled(without_labels):
+    report = examine(without_labels, 'hint.py', steps=1)
+    report.refuse()
+    text = report.as_table()
+    assert 'annotation' not in ' '.join(
+        each.problem for part in report.sections for each in part.findings()
+    )
+    assert 'losses.hint' in text and 'the student alone' not in text
+
+
+def test_images_that_nobody_labelled_train_by_the_command(without_labels):
+    done = train_apart(without_labels)
+    assert done.returncode == 0, done.stderr[-2000:]
+    state = torch.load(Path(without_labels.work_dir, 'iter_2.pth'), weights_only=False)
+    assert any(name.startswith('losses.hint.adapters') for name in state['state_dict'])
