@@ -19,11 +19,13 @@ from .losses import (
     FeatureImitation,
     Holistic,
     LocalizationDistillation,
+    MeritBased,
     PairWise,
     PearsonDistillation,
     PixelWise,
     RelationDistillation,
     SoftTargets,
+    TemperedCrossEntropy,
 )
 from .losses.adversarial import AdversarialOptimWrapperConstructor
 from .registry import (
@@ -62,6 +64,7 @@ __all__ = [
     'FrozenTeacher',
     'Holistic',
     'LocalizationDistillation',
+    'MeritBased',
     'PairWise',
     'PearsonDistillation',
     'PixelWise',
@@ -69,6 +72,7 @@ __all__ = [
     'RelationDistillation',
     'SoftTargets',
     'Teacher',
+    'TemperedCrossEntropy',
     'TimmBackbone',
     'View',
     '__version__',

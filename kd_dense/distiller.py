@@ -219,7 +219,7 @@ class Distiller(BaseModel):
         batch = Batch(inputs, data_samples)
         precision = nullcontext if self.own_loss else _precision(inputs.device.type)
         student = self._view(self.student, batch, precision)
-        student.annotated = self.own_loss
+        student.annotated, student.own_weight = self.own_loss, self.own_weight
         # the teachers run first: what they need meanwhile is free again before the student's
         # activations, kept for the backward pass, fill the memory
         seen = self._look(batch, student)

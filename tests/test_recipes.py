@@ -65,8 +65,8 @@ HOSTS = dict(
     mask2former=mask_former,
 )
 ON_FEATURES = {'cwd_features', 'hint', 'pkd', 'pkd_two_stage'}
-ON_ONE_STAGE = {'bckd', 'dist_one_stage'}
-ON_TWO_STAGE = {'chen2017', 'dist_two_stage', 'dkd'}
+ON_ONE_STAGE = {'bckd', 'dist_one_stage', 'merit_one_stage'}
+ON_TWO_STAGE = {'chen2017', 'dist_two_stage', 'dkd', 'merit_two_stage'}
 FITTING = dict(
     gfl=ON_FEATURES | ON_ONE_STAGE | {'ld'},
     atss=ON_FEATURES | ON_ONE_STAGE,
@@ -76,7 +76,7 @@ FITTING = dict(
     faster_rcnn=ON_FEATURES | ON_TWO_STAGE,
     mask_rcnn=ON_FEATURES | ON_TWO_STAGE,
     cascade_rcnn=ON_FEATURES,
-    pspnet=ON_FEATURES | {'cwd', 'dist', 'structured'},
+    pspnet=ON_FEATURES | {'cwd', 'dist', 'merit', 'structured'},
     mask2former=ON_FEATURES,
 )
 

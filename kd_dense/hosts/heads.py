@@ -249,6 +249,21 @@ def _predicts_distances(head: nn.Module) -> bool:
     return getattr(type(head), 'get_targets', None) is FCOSHead.get_targets
 
 
+def plain_cross_entropy(head: Any) -> bool:
+    """Whether a decode head's or a second stage's own class loss is one plain cross entropy.
+
+    Over a softmax, averaged, without weights of classes, and of all elements alike.
+    """
+    loss = getattr(head, 'loss_decode', None) or getattr(head, 'loss_cls', None)
+    return (
+        type(loss).__name__ == 'CrossEntropyLoss'
+        and not (loss.use_sigmoid or loss.use_mask)
+        and loss.class_weight is None
+        and loss.reduction == 'mean'
+        and getattr(head, 'sampler', None) is None
+    )
+
+
 # -- the two towers of a GFL head -----------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from .decoupled import DecoupledTargets, decoupled_kl
 from .functional import sigmoid_kl, softmax_kl
 from .imitation import FeatureImitation, masked_absolute_error, masked_squared_error
 from .localization import LocalizationDistillation, edge_kl
+from .merit import MeritBased, binary_merit, merit_mixture
 from .pair_wise import PairWise, affinity, pool_nodes
 from .pearson import PearsonDistillation, shared_levels, standardized_squared_error
 from .pixel_wise import PixelWise, pixel_cross_entropy, pixel_kl
@@ -24,6 +25,8 @@ from .soft_cross_entropy import (
     weighted_soft_cross_entropy,
 )
 from .soft_targets import SoftTargets
+from .targets import confidence_weighted, permuted_logits
+from .tempered import TemperedCrossEntropy
 
 __all__ = [
     'BinaryDistillation',
@@ -36,22 +39,28 @@ __all__ = [
     'FeatureImitation',
     'Holistic',
     'LocalizationDistillation',
+    'MeritBased',
     'PairWise',
     'PearsonDistillation',
     'PixelWise',
     'RelationDistillation',
     'SoftTargets',
+    'TemperedCrossEntropy',
     'affinity',
     'binary_distillation',
+    'binary_merit',
     'bounded_squared_error',
     'box_disagreement',
     'channel_kl',
+    'confidence_weighted',
     'correlation',
     'decoupled_kl',
     'edge_kl',
     'global_divisor',
     'masked_absolute_error',
     'masked_squared_error',
+    'merit_mixture',
+    'permuted_logits',
     'pixel_cross_entropy',
     'pixel_kl',
     'pool_nodes',

@@ -6,12 +6,14 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from ..errors import SetupError
 from ..registry import MODELS
 from ..views import DenseView, view_class
 from .base import DistillationLoss, global_divisor
 from .checks import check_choice, check_temperature
 from .functional import sigmoid_kl, softmax_kl
 from .regions import REGIONS, check_region, region_demands, region_reads
+from .targets import check_targets, confidence_weighted, permuted_logits
 
 
 @MODELS.register_module()
@@ -36,9 +38,16 @@ class SoftTargets(DistillationLoss):
         region: one of :data:`~kd_dense.losses.regions.REGIONS`.
         over_classes: ``'sum'`` or ``'mean'`` of the K classes' terms.
         variant: ``'paper'`` or ``'reference'``.
+        targets: ``'teacher'``; or, to tell what of the teacher helps, ``'permuted'``, its scores
+            with all but the largest in random order
+            (:func:`~kd_dense.losses.targets.permuted_logits`), or ``'confidence'``, the labels of
+            the positives, weighted by its largest score
+            (:func:`~kd_dense.losses.targets.confidence_weighted`).
+        scale_by_temperature: whether the loss is multiplied by T^2, as in [1].
 
     Raises:
-        SetupError: an unknown choice or a temperature that is not positive.
+        SetupError: an unknown choice, a temperature that is not positive, or targets that have no
+            such region, temperature or variant.
     """
 
     def __init__(
@@ -49,6 +58,8 @@ class SoftTargets(DistillationLoss):
         region: str = 'all',
         over_classes: Literal['sum', 'mean'] = 'sum',
         variant: Literal['paper', 'reference'] = 'paper',
+        targets: Literal['teacher', 'permuted', 'confidence'] = 'teacher',
+        scale_by_temperature: bool = True,
     ) -> None:
         super().__init__(weight)
         check_choice('activation', activation, ('auto', 'softmax', 'sigmoid'))
@@ -56,12 +67,20 @@ class SoftTargets(DistillationLoss):
         check_choice('variant', variant, ('paper', 'reference'))
         check_region(region)
         check_temperature(temperature)
+        check_targets(targets, temperature, variant)
+        if targets == 'confidence' and region != 'main':
+            raise SetupError(
+                f"targets 'confidence' are those of the positives; set `region='main'`, found "
+                f'{region!r}.'
+            )
         self.reads = ('cls_logits', *region_reads(region))
         self.temperature = temperature
         self.activation = activation
         self.region = region
         self.over_classes = over_classes
         self.variant = variant
+        self.targets = targets
+        self.factor_of_temperature = 1.0 if scale_by_temperature else temperature**-2
 
     def demands(self, student: nn.Module) -> list[str]:
         """What the region asks of the student, and two scores at least for a softmax."""
@@ -80,12 +99,18 @@ class SoftTargets(DistillationLoss):
         mask = REGIONS[self.region](student, teacher)
         s, t = student.flat_cls_logits[mask], teacher.flat_cls_logits[mask]
         activation = student.activation if self.activation == 'auto' else self.activation
+        if self.targets == 'confidence':
+            labels = student.assignment.labels[mask]
+            return confidence_weighted(s, t, labels, activation == 'softmax')
+        if self.targets == 'permuted':
+            t = permuted_logits(t)
         if activation == 'softmax':
             kl = softmax_kl(s, t, self.temperature)
         else:
             kl = sigmoid_kl(s, t, self.temperature).sum(dim=-1)
         if self.over_classes == 'mean':
             kl = kl / s.shape[-1]
+        kl = kl * self.factor_of_temperature
         if self.variant == 'reference':
             level = student.level_index.expand_as(mask)[mask]
             count = (

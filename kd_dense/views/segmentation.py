@@ -152,6 +152,15 @@ class SegmentationView(View):
         pixels = self.valid_pixels[:, None].float()
         return F.interpolate(pixels, tuple(size), mode='nearest-exact')[:, 0] > 0
 
+    def labels_at(self, size: tuple[int, int]) -> Tensor:
+        """The label of the pixel at the centre of each position of a map, (N, h, w).
+
+        Args:
+            size: (h, w) of the map.
+        """
+        labels = self.labels[:, None].float()
+        return F.interpolate(labels, tuple(size), mode='nearest-exact')[:, 0].long()
+
     def level_masks(self) -> list[Tensor]:
         """Which positions of each stage's map count: L masks (N, h, w), without ignored pixels."""
         return [self.valid_at(size) for size in self.level_sizes]

@@ -56,9 +56,11 @@ class View:
         family: what this kind of host is called.
         label: whose view it is, for the profiler.
         annotated: whether annotations of the batch may be read.
+        own_weight: what the training multiplies the model's own losses by.
     """
 
     annotated: bool = True
+    own_weight: float = 1.0
 
     parts: ClassVar[tuple[str, ...]] = ('backbone', 'neck')
     family: ClassVar[str]
