@@ -36,7 +36,7 @@ from .registry import (
     VIEWS,
     WEIGHT_INITIALIZERS,
 )
-from .teachers import FrozenTeacher, Teacher
+from .teachers import Ensemble, FrozenTeacher, Teacher
 from .version import __version__
 from .views import View
 
@@ -60,6 +60,7 @@ __all__ = [
     'DecoupledTargets',
     'DistillationLoss',
     'Distiller',
+    'Ensemble',
     'FeatureImitation',
     'FrozenTeacher',
     'Holistic',

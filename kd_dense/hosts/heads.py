@@ -264,6 +264,24 @@ def plain_cross_entropy(head: Any) -> bool:
     )
 
 
+def box_encoding(head: Any) -> str:
+    """How a head encodes boxes, in words, with all its numbers: heads that agree mean the same."""
+    coder = getattr(head, 'bbox_coder', None)
+    found = [f'{type(coder).__name__} {_numbers_of(coder)}' if coder is not None else 'distances']
+    found += [
+        f'{name}={getattr(head, name)}'
+        for name in ('reg_max', 'norm_on_bbox', 'reg_class_agnostic', 'reg_decoded_bbox')
+        if hasattr(head, name)
+    ]
+    return ', '.join(filter(None, [*found, anchors_of(head)]))
+
+
+def _numbers_of(coder: Any) -> str:
+    """The plain attributes of a coder, such as means and stds."""
+    kept = {k: v for k, v in vars(coder).items() if isinstance(v, int | float | str | tuple | list)}
+    return ', '.join(f'{name}={value}' for name, value in sorted(kept.items()))
+
+
 # -- the two towers of a GFL head -----------------------------------------------------------------
 
 

@@ -41,10 +41,11 @@ def watch_calls(owner: Any, method: str, note: Callable[..., None]) -> Iterator[
 
 
 @contextmanager
-def answered(owner: Any, method: str, answer: Any) -> Iterator[None]:
-    """While inside, ``owner.method`` returns an answer that is known already, and does not run."""
+def replaced(owner: Any, method: str, instead: Callable[..., Any]) -> Iterator[None]:
+    """While inside, ``owner.method(*args)`` is ``instead(original, *args)``."""
+    original = getattr(owner, method)
     watched = vars(owner).get(method)
-    object.__setattr__(owner, method, lambda *args, **kwargs: answer)
+    object.__setattr__(owner, method, lambda *args, **kwargs: instead(original, *args, **kwargs))
     try:
         yield
     finally:
