@@ -61,10 +61,11 @@ def _pixels(student: SegmentationView, teacher: SegmentationView) -> Iterator[La
         counted = labels != head.ignore_index
         s, t = (
             F.interpolate(m[None].float(), size, mode='bilinear', align_corners=head.align_corners)
+            .squeeze(0)
+            .movedim(0, -1)[counted]
             for m in (ours, theirs)
         )
-        rows = [m[0].movedim(0, -1)[counted] for m in (s, t)]
-        yield Labelled(*rows, labels[counted], rows[0].new_ones(len(rows[0])))
+        yield Labelled(s, t, labels[counted], s.new_ones(len(s)))
 
 
 def own_share(part: str, student: Any) -> Tensor:

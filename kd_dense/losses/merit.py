@@ -156,7 +156,7 @@ class MeritBased(DistillationLoss):
     def __init__(
         self,
         kind: Literal['delta', 'hard', 'soft'] = 'soft',
-        part: Literal['decode', 'roi', 'rpn', 'dense'] = DECODE,
+        part: Literal['decode', 'roi', 'rpn', 'dense'] = 'decode',
         temperature: float = 1.0,
         alpha: float = 0.5,
         delta: float = 0.1,
@@ -184,7 +184,7 @@ class MeritBased(DistillationLoss):
         self.part = part
         self.mix = mix
         self.region = region
-        self.options = dict(
+        self.options: dict[str, Any] = dict(
             kind=kind, temperature=temperature, alpha=alpha, delta=delta, variant=variant
         )
 

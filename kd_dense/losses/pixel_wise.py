@@ -124,8 +124,8 @@ class PixelWise(DistillationLoss):
             return pixel_cross_entropy(student, teacher)
         valid = view.valid_at(size)
         if self.targets == 'confidence':
-            rows = [maps.movedim(1, -1)[valid] for maps in (student, teacher)]
-            return confidence_weighted(*rows, view.labels_at(size)[valid])
+            s, t = (maps.movedim(1, -1)[valid] for maps in (student, teacher))
+            return confidence_weighted(s, t, view.labels_at(size)[valid])
         kl = pixel_kl(student, teacher, valid, self.temperature) * self.factor_of_temperature
         if self.over_classes == 'mean':
             kl = kl / student.shape[1]

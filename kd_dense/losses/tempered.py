@@ -35,7 +35,7 @@ class TemperedCrossEntropy(DistillationLoss):
     def __init__(
         self,
         temperature: float,
-        part: Literal['decode', 'roi'] = DECODE,
+        part: Literal['decode', 'roi'] = 'decode',
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight)

@@ -254,11 +254,6 @@ class _Averaged(View):
         """Raise SetupError: they are not averaged."""
         raise SetupError('Features of several models are not averaged: look at one of them.')
 
-    @property
-    def strides(self) -> tuple[float, ...]:
-        """Pixels per position of each level of the first member."""
-        return self.members[0].strides
-
     @cached_property
     def level_sizes(self) -> list[tuple[int, int]]:
         """(H, W) of each level's map of the first member."""

@@ -139,7 +139,8 @@ class SegmentationView(View):
         Where annotations are not read, none is ignored.
         """
         if not self.annotated:
-            return self.batch.inside(tuple(self.batch.images.shape[-2:]), stride=1)
+            height, width = self.batch.images.shape[-2:]
+            return self.batch.inside((height, width), stride=1)
         size = (self.labels.shape[-2], self.labels.shape[-1])
         return (self.labels != self.head.ignore_index) & self.batch.inside(size, stride=1)
 

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 from torch import nn
 
 from kd_dense import MODELS, Ensemble, FrozenTeacher
@@ -16,7 +17,8 @@ from kd_dense.teachers import EnsembleModel, teacher_from
 from kd_dense.teachers.averaging import average, average_sigmoid, average_softmax
 from kd_dense.teachers.predicting import average_outputs
 from tests.helpers import pairs, segmentation, two_stage
-from tests.helpers.models import distiller, gfl, raw_batch
+from tests.helpers.models import distiller, gfl, losses, raw_batch
+from tests.helpers.trainings import base_config
 
 HOSTS = dict(pairs.HOSTS, faster_rcnn=two_stage.faster_rcnn, mask_rcnn=two_stage.mask_rcnn)
 
@@ -335,3 +337,31 @@ def test_members_of_other_classes_are_refused(tmp_path):
 def test_no_members_are_refused(members):
     with pytest.raises(SetupError, match=r'An Ensemble has `members=dict\('):
         Ensemble(members)
+
+
+# -- in a training -------------------------------------------------------------------------------
+
+
+def test_a_training_by_an_ensemble_with_all_hooks_draws_what_it_sees(digits_root, tmp_path):
+    config = base_config(digits_root, tmp_path)
+    members = {
+        name: dict(config=gfl(channels=c, num_classes=10), untrained=True)
+        for name, c in (('a', 16), ('b', 32))
+    }
+    config['model'] = distiller(
+        student=gfl(num_classes=10),
+        teacher=dict(type='kd_dense.Ensemble', members=members),
+        losses=losses(ld=0.25, cls=1),
+    )
+    config['train_cfg'].update(max_iters=2, val_interval=2)
+    config['custom_hooks'] = [
+        dict(type='kd_dense.StudentCheckpointHook'),
+        dict(type='kd_dense.LossBalanceHook', steps=1),
+        dict(type='kd_dense.DistillationPictureHook', num_images=1),
+    ]
+    runner = Runner.from_cfg(Config(config))
+    runner.train()
+    assert (tmp_path / 'pictures' / 'val_iter_2.png').is_file()
+    saved = torch.load(tmp_path / 'iter_2.pth', weights_only=False)['state_dict']
+    assert {name.split('.')[0] for name in saved} == {'student'}
+    assert not any(m.model.training for m in runner.model.teacher.members.values())
