@@ -22,11 +22,13 @@ from .losses import (
     Holistic,
     LocalizationDistillation,
     MaskedGeneration,
+    MeritBased,
     PairWise,
     PearsonDistillation,
     PixelWise,
     RelationDistillation,
     SoftTargets,
+    TemperedCrossEntropy,
 )
 from .losses.adversarial import AdversarialOptimWrapperConstructor
 from .registry import (
@@ -37,7 +39,7 @@ from .registry import (
     VIEWS,
     WEIGHT_INITIALIZERS,
 )
-from .teachers import FrozenTeacher, Teacher
+from .teachers import Ensemble, FrozenTeacher, Teacher
 from .version import __version__
 from .views import View
 
@@ -62,12 +64,14 @@ __all__ = [
     'DecoupledTargets',
     'DistillationLoss',
     'Distiller',
+    'Ensemble',
     'FeatureImitation',
     'FocalGlobal',
     'FrozenTeacher',
     'Holistic',
     'LocalizationDistillation',
     'MaskedGeneration',
+    'MeritBased',
     'PairWise',
     'PearsonDistillation',
     'PixelWise',
@@ -75,6 +79,7 @@ __all__ = [
     'RelationDistillation',
     'SoftTargets',
     'Teacher',
+    'TemperedCrossEntropy',
     'TimmBackbone',
     'View',
     '__version__',

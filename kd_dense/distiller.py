@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,9 +24,10 @@ from .losses.base import DistillationLoss, Losses
 from .losses.build import build_losses
 from .nonfinite import SkippedCounter, StepGuard
 from .pair import check_classes, check_pair
+from .partly import rest_frozen, train_only, unreached
 from .registry import MODELS
 from .teachers import Teacher, build_teachers
-from .views import Batch, View, view_class
+from .views import Batch, NotAnnotated, View, view_class
 
 STUDENT = 'student'
 
@@ -54,9 +57,15 @@ class Distiller(BaseModel):
             ``['neck', 'bbox_head']``, or True for all but the backbone; False for nothing. They
             are copied when weights are initialised, so a checkpoint that is loaded afterwards
             (``load_from``, ``--resume``) wins.
+        own_loss: whether the student's own loss runs. Without it no annotation is read, so images
+            need none, and the student runs as deep as losses read it.
+        trains: parts of the student that train, ``('backbone', 'neck')``; all of it by default. The
+            others are frozen, weights and batch statistics.
+        own_weight: what the student's own losses are multiplied by, as they are logged.
 
     Raises:
-        SetupError: no or unknown teachers, or a teacher and a student that no view fits.
+        SetupError: no or unknown teachers, a teacher and a student that no view fits, a part that
+            the student does not have, or a weight that is none.
         FileNotFoundError: a config that is not there.
     """
 
@@ -69,17 +78,27 @@ class Distiller(BaseModel):
         init_cfg: Mapping[str, Any] | None = None,
         teachers: Mapping[str, Mapping[str, Any] | Teacher] | None = None,
         inherit: bool | str | Sequence[str] = False,
+        own_loss: bool = True,
+        trains: Sequence[str] | None = None,
+        own_weight: float = 1.0,
     ) -> None:
+        _check_own(own_loss, own_weight)
         student_config = read_model_config(student, STUDENT)
         if data_preprocessor is not None:
             student_config.setdefault('data_preprocessor', data_preprocessor)
         model: Host = build_model(student_config)
         super().__init__(data_preprocessor=model.data_preprocessor, init_cfg=init_cfg)
         self.student: Host = model
+        self.own_loss = own_loss
+        self.own_weight = own_weight
+        self.trains = None if trains is None else _names(trains)
+        if self.trains is not None:
+            train_only(model, self.trains)
         self.teachers = build_teachers(teacher, teachers)
         self._inheritance = Inheritance(inherit)
         self._view = view_class(model)
         self._classes_checked = False
+        self._reach_checked = own_loss
         self.losses: Losses
         with isolated_rng():
             for each in self.teachers.values():
@@ -87,6 +106,8 @@ class Distiller(BaseModel):
             self.losses = build_losses(losses or {}, list(self.teachers))
             for loss in self.losses.values():
                 loss.connect(self.student, self.teachers[loss.teacher_name])
+        if not own_loss and not self.losses:
+            raise SetupError('With `own_loss=False` and no `losses` there is nothing to train by.')
         trained = {name: each.module for name, each in self.teachers.items()}
         if kept := {name: module for name, module in trained.items() if module is not None}:
             self.teacher_modules = nn.ModuleDict(kept)
@@ -137,6 +158,13 @@ class Distiller(BaseModel):
                     self._inheritance.check(self.student, teacher)
                 teacher.load(self.student)
 
+    def train(self, mode: bool = True) -> Distiller:
+        """As in torch; the batch statistics of what does not train stay as they are."""
+        super().train(mode)
+        if self.trains is not None:
+            rest_frozen(self.student, self.trains)
+        return self
+
     def train_step(
         self, data: dict | tuple | list, optim_wrapper: OptimWrapper
     ) -> dict[str, Tensor]:
@@ -183,7 +211,7 @@ class Distiller(BaseModel):
         losses, values = self.both_losses(inputs, data_samples)
         if self._any_active():
             for name in self._not_finite(values):
-                values[name] = self.losses[name].zero_like_parameters(inputs)
+                values[name] = self._nothing(self.losses[name], inputs)
         return losses | {f'loss_kd_{name}': value for name, value in values.items()}
 
     def both_losses(
@@ -199,18 +227,40 @@ class Distiller(BaseModel):
         self._check_classes()
         self.shown.clear()
         batch = Batch(inputs, data_samples)
-        student = self._view(self.student, batch)
+        precision = nullcontext if self.own_loss else _precision(inputs.device.type)
+        student = self._view(self.student, batch, precision)
+        student.annotated, student.own_weight = self.own_loss, self.own_weight
         # the teachers run first: what they need meanwhile is free again before the student's
         # activations, kept for the backward pass, fill the memory
         seen = self._look(batch, student)
-        recorded = student.recording() if seen else nullcontext()
-        with record_function('kd_dense/student'), recorded:
-            losses = self.student(inputs, data_samples, mode='loss')
+        with record_function('kd_dense/student'):
+            if self.own_loss:
+                losses = self._own_losses(student, bool(seen))
+            else:
+                losses = {}
+                active = [loss for loss in self.losses.values() if loss.active]
+                student.precompute({read for loss in active for read in loss.read_names()})
         for name, view in seen.items():
             own = self.teachers[name].own_losses(view, student)
             losses = losses | {f'loss_{name}_{part}': value for part, value in own.items()}
         with torch.autocast(inputs.device.type, enabled=False):
-            return losses, self._compare(student, seen, inputs)
+            values = self._compare(student, seen, inputs)
+        if not self._reach_checked:
+            self._check_reach(values)
+        return losses, values
+
+    def _own_losses(self, student: View, looked_at: bool) -> dict[str, Any]:
+        """The student's own losses, times their weight; noted for losses that look at them."""
+        with student.recording() if looked_at else nullcontext():
+            inputs, samples = student.batch.images, student.batch.samples
+            losses = self.student(inputs, samples, mode='loss')
+        if self.own_weight != 1:
+            losses = {
+                name: _times(value, self.own_weight) if 'loss' in name else value
+                for name, value in losses.items()
+            }
+            student.own_losses = dict(losses)
+        return losses
 
     def _look(self, batch: Batch, student: View) -> dict[str, View]:
         """Views of the teachers that an active loss looks at, with what it reads computed."""
@@ -230,14 +280,38 @@ class Distiller(BaseModel):
         values = {}
         for name, loss in self.losses.items():
             if not loss.active:
-                values[name] = loss.zero_like_parameters(inputs)
+                values[name] = self._nothing(loss, inputs)
                 continue
             teacher = teachers[loss.teacher_name]
             with record_function(f'kd_dense/losses.{name}'):
-                values[name] = loss(student, teacher) * loss.scale
+                values[name] = _of_views(loss, student, teacher) * loss.scale
                 if loss.has_optimizer:
                     self.shown[name] = loss.show(student, teacher)
         return values
+
+    def _nothing(self, loss: DistillationLoss, inputs: Tensor) -> Tensor:
+        """Zero in place of a loss, with a path to all that only this loss may reach."""
+        nothing = loss.zero_like_parameters(inputs)
+        if self.own_loss:
+            return nothing
+        trained = [p.sum() for p in self.student.parameters() if p.requires_grad]
+        return nothing + torch.stack(trained).sum() * 0
+
+    def _check_reach(self, values: Mapping[str, Tensor]) -> None:
+        """Check once that all that is to train gets a gradient, where no own loss gives one.
+
+        Raises:
+            SetupError: it does not.
+        """
+        if not torch.is_grad_enabled() or not all(loss.active for loss in self.losses.values()):
+            return  # a loss that is off reaches all
+        self._reach_checked = True
+        if missing := unreached(values.values(), self.student):
+            raise SetupError(
+                f'With `own_loss=False` nothing trains {", ".join(missing)} of the student: its '
+                'losses do not reach so far. Name the parts that train, such as '
+                "`trains=('backbone', 'neck')`; the others are frozen then."
+            )
 
     def _any_active(self) -> bool:
         return any(loss.active for loss in self.losses.values())
@@ -284,3 +358,58 @@ def _accept_plain_student(distiller: Distiller, state: dict[str, Tensor], prefix
             f'it holds {[k.removeprefix(ours) for k in list(state)[:3]]}, the student '
             f'{list(known)[:3]}. Name a checkpoint of the student or of this distiller.'
         )
+
+
+def _check_own(own_loss: Any, own_weight: Any) -> None:
+    """Check what a config says of the student's own loss.
+
+    Raises:
+        SetupError: neither True nor False, a weight that is none, or one of a loss that is off.
+    """
+    if not isinstance(own_loss, bool):
+        raise SetupError(f'own_loss is {own_loss!r}; it is True or False.')
+    number = isinstance(own_weight, int | float) and not isinstance(own_weight, bool)
+    if not number or not 0 <= own_weight < math.inf:
+        raise SetupError(f'own_weight is {own_weight!r}; it is a finite number, 0 or more.')
+    if not own_loss and own_weight != 1:
+        raise SetupError(
+            f'own_weight is {own_weight} of a loss that `own_loss=False` turns off. Leave one out: '
+            '`own_weight=0` still runs the own loss, for losses that need its labels.'
+        )
+
+
+def _names(trains: Sequence[str]) -> tuple[str, ...]:
+    """Names of parts; one may be written without its tuple."""
+    return (trains,) if isinstance(trains, str) else tuple(trains)
+
+
+def _times(value: Tensor | Sequence[Tensor], weight: float) -> Tensor | list[Tensor]:
+    """One of a host's losses, which may be a list with one for each level, times a weight."""
+    return value * weight if isinstance(value, Tensor) else [each * weight for each in value]
+
+
+def _of_views(loss: DistillationLoss, student: View, teacher: View) -> Tensor:
+    """The raw value of a loss.
+
+    Raises:
+        SetupError: it reads annotations, and this training does not.
+    """
+    try:
+        return loss(student, teacher)
+    except NotAnnotated as error:
+        raise SetupError(
+            f'losses.{loss.name} ({type(loss).__name__}): {error} Take a loss that needs no '
+            "labels, such as hints with `region='all'`, or `own_weight=0` in place of "
+            '`own_loss=False`, which reads the annotations and trains without them.'
+        ) from None
+
+
+def _precision(device: str) -> Callable[[], AbstractContextManager[object]]:
+    """The autocast in force now, to be entered again where the student runs inside the losses."""
+    if hasattr(torch, 'get_autocast_dtype'):
+        on, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    elif device == 'cpu':
+        on, dtype = torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
+    else:
+        on, dtype = torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype()
+    return partial(torch.autocast, device, dtype=dtype, enabled=on)

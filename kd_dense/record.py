@@ -20,7 +20,7 @@ from mmengine.dist import is_main_process
 
 from .errors import SetupError
 from .hosts import DISTILLER_TYPES, ModelSource, read_model_config
-from .hosts.configs import teachers_of
+from .hosts.configs import models_of_teachers
 
 FILE = 'run.json'
 PACKAGES = (
@@ -146,7 +146,7 @@ def minutes(record: Mapping[str, Any], folder: Path) -> float | None:
 def _about(config: Config, name: str, command: str) -> dict[str, Any]:
     model = config.model
     distills = model.get('type') in DISTILLER_TYPES
-    teachers = teachers_of(model) if distills else {}
+    teachers = models_of_teachers(model) if distills else {}
     return dict(
         command=command,
         folder=os.getcwd(),

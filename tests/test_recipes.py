@@ -66,8 +66,8 @@ HOSTS = dict(
 )
 ON_FEATURES = {'cwd_features', 'hint', 'mgd', 'mgd_two_stage', 'pkd', 'pkd_two_stage'}
 ON_BOXES = {'fgd', 'fgd_two_stage'}
-ON_ONE_STAGE = {'bckd', 'crosskd', 'dist_one_stage'}
-ON_TWO_STAGE = {'chen2017', 'dist_two_stage', 'dkd'}
+ON_ONE_STAGE = {'bckd', 'crosskd', 'dist_one_stage', 'merit_one_stage'}
+ON_TWO_STAGE = {'chen2017', 'dist_two_stage', 'dkd', 'merit_two_stage'}
 FITTING = dict(
     gfl=ON_FEATURES | ON_BOXES | ON_ONE_STAGE | {'ld'},
     atss=ON_FEATURES | ON_BOXES | ON_ONE_STAGE,
@@ -77,7 +77,7 @@ FITTING = dict(
     faster_rcnn=ON_FEATURES | ON_BOXES | ON_TWO_STAGE,
     mask_rcnn=ON_FEATURES | ON_BOXES | ON_TWO_STAGE,
     cascade_rcnn=ON_FEATURES,
-    pspnet=ON_FEATURES | {'cwd', 'dist', 'mgd_segmentation', 'structured'},
+    pspnet=ON_FEATURES | {'cwd', 'dist', 'merit', 'mgd_segmentation', 'structured'},
     mask2former=ON_FEATURES,
 )
 

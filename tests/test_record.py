@@ -28,6 +28,17 @@ def test_a_training_is_recorded_from_its_start_to_its_end(tmp_path):
     assert {'Python', 'kd_dense', 'torch', 'mmengine', 'mmcv', 'mmdet'} <= set(record['versions'])
 
 
+def test_the_members_of_an_ensemble_are_recorded_one_by_one(tmp_path):
+    members = {name: dict(config=gfl(), checkpoint=f'{name}.pth') for name in 'ab'}
+    model = distiller(teacher=dict(type='kd_dense.Ensemble', members=members))
+    with recorded(config(tmp_path, model=model), 'a.py'):
+        pass
+    teachers = read_record(tmp_path)['teachers']
+    assert set(teachers) == {'teacher.a', 'teacher.b'}
+    assert teachers['teacher.b']['checkpoint'].endswith('/b.pth')
+    assert teachers['teacher.b']['network'] == network(gfl(), 'teacher')
+
+
 @pytest.mark.parametrize(
     ('error', 'ended'), [(KeyboardInterrupt, 'interrupted'), (RuntimeError, 'failed')]
 )

@@ -77,6 +77,34 @@ def test_testing_takes_either_checkpoint_and_needs_no_teacher(pair):
     assert keys and all(metrics[0][key] == metrics[1][key] for key in keys)
 
 
+def test_testing_several_checkpoints_evaluates_their_mean(pair, tmp_path):
+    both = [pair / 'plain.pth', pair / 'distilled.pth']  # of the same weights: the mean is each
+    metrics = []
+    for name, checkpoints in (('one', both[:1]), ('both', both)):
+        done = python('test.py', pair / 'config.py', *checkpoints, '--work-dir', tmp_path / name)
+        assert done.returncode == 0, done.stderr[-2000:]
+        file = next((tmp_path / name).glob('*/*.json'))
+        metrics.append(json.loads(file.read_text().splitlines()[-1]))
+    keys = [key for key in metrics[0] if key.startswith('coco/')]
+    assert keys and all(metrics[0][key] == metrics[1][key] for key in keys)
+
+
+def test_testing_an_ensembles_config_takes_no_checkpoint(pair, tmp_path):
+    config = Config.fromfile(pair / 'config.py')
+    members = {
+        name: dict(config=gfl(num_classes=10), checkpoint=str(pair / f'{name}.pth'))
+        for name in ('plain', 'distilled')
+    }
+    config.model = dict(type='kd_dense.Ensemble', members=members)
+    config.dump(tmp_path / 'ensemble.py')
+    done = python('test.py', tmp_path / 'ensemble.py', '--work-dir', tmp_path / 'out')
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'coco/bbox_mAP' in next((tmp_path / 'out').glob('*/*.json')).read_text()
+    done = python('test.py', tmp_path / 'ensemble.py', pair / 'plain.pth')
+    assert_one_sentence(done, 'whose members name their checkpoints: name none')
+    assert_one_sentence(python('test.py', pair / 'config.py'), 'Name a checkpoint to evaluate')
+
+
 def test_testing_on_two_ranks_of_the_cpu(pair):
     done = call(
         'tools/dist_test.sh', pair / 'config.py', pair / 'distilled.pth', 2,

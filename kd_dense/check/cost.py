@@ -40,27 +40,31 @@ def examine_cost(
 ) -> None:
     """Time some steps of both, in turns, after one to warm up, and look into one of them.
 
+    A student that trains without its own loss has no training alone to compare with.
+
     The distiller has moved when this is done: its weights are no longer those it started with.
     """
     section.columns = ('seconds', 'peak MiB')
     configs = {WITHOUT: plain_student(config), WITH: config}
+    if not built.distiller.own_loss:
+        del configs[WITHOUT]
     with section.collect_errors('steps'), isolated_rng(seed=0):
-        alone = copy.deepcopy(built.student).train()
-        on_gpu = next(alone.parameters()).is_cuda
-        own = build_optim_wrapper(alone, optimizer_config(configs[WITHOUT], on_gpu))
-        runs = {
-            WITHOUT: partial(training_step, alone, own, batch),
-            WITH: partial(training_step, built.distiller, optimizer, batch),
-        }
+        on_gpu = next(built.student.parameters()).is_cuda
+        runs = {WITH: partial(training_step, built.distiller, optimizer, batch)}
+        if WITHOUT in configs:
+            alone = copy.deepcopy(built.student).train()
+            own = build_optim_wrapper(alone, optimizer_config(configs[WITHOUT], on_gpu))
+            runs = {WITHOUT: partial(training_step, alone, own, batch)} | runs
+            del alone, own
         times = medians(all_seconds(runs, steps, on_gpu))
         parts_seconds = parts_of_step(runs[WITH], on_gpu)
-        del alone, own, runs
+        del runs
         if on_gpu:
             torch.cuda.empty_cache()
         for name, each in configs.items():
             peak = in_fresh_process(_peak, each, batch)
-            factor = times[name] / times[WITHOUT]
-            shown = f'{times[name]:.3g}' + (f' (x {factor:.2f})' if name == WITH else '')
+            factor = times[name] / times.get(WITHOUT, times[name])
+            shown = f'{times[name]:.3g}' + (f' (x {factor:.2f})' if factor != 1 else '')
             memory = 'unknown' if peak is None else f'{peak:.0f}'
             section.tell(name, shown, memory, seconds=times[name], mib=peak)
         _tell_parts(parts_seconds, section)

@@ -139,7 +139,8 @@ def _at_work(
     if batch is None:
         return
     device = get_device()
-    examine_batch(built.student.to(device), batch, section)
+    annotated = config.model.get('own_loss', True)
+    examine_batch(built.student.to(device), batch, section, annotated)
 
     section = report.section('Losses on this batch')
     announce('computing every loss and its gradient')

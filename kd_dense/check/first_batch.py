@@ -39,13 +39,24 @@ def read_batch(config: Config) -> dict[str, Any]:
         return next(iter(Runner.build_dataloader(loader, seed=seed)))
 
 
-def examine_batch(student: nn.Module, batch: dict[str, Any], section: Section) -> None:
-    """Tell what a batch holds, and what the student's own loss takes for positive."""
+def examine_batch(
+    student: nn.Module, batch: dict[str, Any], section: Section, annotated: bool = True
+) -> None:
+    """Tell what a batch holds, and what the student's own loss takes for positive.
+
+    Args:
+        student: the built model.
+        batch: as the data loader gives it; it is not changed.
+        section: to tell it in.
+        annotated: whether the training reads annotations.
+    """
     with restored_afterwards(student), section.collect_errors('data'):
         student.train()
         data = student.data_preprocessor(copy.deepcopy(batch), True)
         size = ' x '.join(map(str, data['inputs'].shape[-2:]))
         section.tell('images', f'{len(data["inputs"])} padded to {size} pixels')
+        if not annotated:
+            return
         view = view_class(student)(student, Batch(data['inputs'], data['data_samples']))
         if isinstance(view, SegmentationView):
             _pixels(view, section)

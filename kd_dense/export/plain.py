@@ -22,9 +22,9 @@ from ..hosts.configs import (
     is_distiller,
     leaf_datasets,
     mentions_of_ours,
+    models_of_teachers,
     plain_student,
     strip_ours,
-    teachers_of,
 )
 from ..logs import by_epoch, read_scalars, validations
 from ..version import __version__
@@ -173,7 +173,7 @@ def _training_of(config: Config) -> dict[str, Any]:
             config=given if isinstance(given := each.get('config'), str) else 'given as a dict',
             checkpoint=str(each.get('checkpoint')),
         )
-        for name, each in teachers_of(config.model).items()
+        for name, each in models_of_teachers(config.model).items()
     }
     losses = {
         name: {key: value for key, value in loss.items() if isinstance(value, str | int | float)}

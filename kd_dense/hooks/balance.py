@@ -118,7 +118,7 @@ def find_problems(rows: Mapping[str, Row], warn_above: float) -> list[LossProble
                 f'teacher and student agree there. Check its region; {option}0` leaves it out.'
             )
             found.append(LossProblem(name, text, grave=False))
-        elif row.share > warn_above:
+        elif row.share > warn_above and len(norms) > 1:
             others = sum(n for n in norms if math.isfinite(n)) - row.gradient_norm
             even = row.weight * others / row.gradient_norm
             text = (

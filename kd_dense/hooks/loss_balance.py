@@ -117,7 +117,7 @@ def measure_distiller(
             # a copy: batch augmentations may write into their input
             data = distiller.data_preprocessor(copy.deepcopy(data_batch), True)
             own, values = distiller.both_losses(**data)
-        totals = {STUDENT: distiller.parse_losses(own)[0]}
+        totals = {STUDENT: distiller.parse_losses(own)[0]} if own else {}
         totals |= {name: values[name] for name, loss in distiller.losses.items() if loss.active}
         return {
             name: Measure(float(total.detach()), gradient_norm(total, parameters, scale))

@@ -59,10 +59,11 @@ def examine_annotations(config: Config, parts: Sequence[str]) -> list[Found]:
         parts: names of dataloaders, such as ``('train_dataloader', 'val_dataloader')``.
     """
     found: list[Found] = []
+    learns = {'train_dataloader'} if config.get('model', {}).get('own_loss', True) else set()
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
         for part in parts:
             for leaf in leaf_datasets(config[part]['dataset']) if config.get(part) else ():
-                for each in _examine(leaf, part, ignored_labels(config)):
+                for each in _examine(leaf, part, ignored_labels(config), learns):
                     if each not in found:
                         found.append(each)
     return found
@@ -86,7 +87,7 @@ def ignored_labels(config: Config) -> set[int]:
     return listed
 
 
-def _examine(leaf: ConfigDict, part: str, ignored: set[int]) -> Iterator[Found]:
+def _examine(leaf: ConfigDict, part: str, ignored: set[int], learns: set[str]) -> Iterator[Found]:
     from mmdet.datasets import CocoDataset, XMLDataset  # slow to import, and prints
 
     kind = leaf.get('type')
@@ -103,7 +104,7 @@ def _examine(leaf: ConfigDict, part: str, ignored: set[int]) -> Iterator[Found]:
         dataset = DATASETS.build(leaf.to_dict() | dict(lazy_init=True, pipeline=[]))
     except TypeError:
         return  # wrong arguments, of which the training tells, or none to be made without data
-    trains = part == 'train_dataloader' and not dataset.test_mode
+    trains = part in learns and not dataset.test_mode
     if loader is CocoDataset.load_data_list:
         yield from _coco(dataset, part, trains)
     elif loader is XMLDataset.load_data_list:

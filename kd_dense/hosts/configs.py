@@ -207,3 +207,14 @@ def teachers_of(model: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The configs of the teachers of a distiller's config, by name."""
     one = {'teacher': model['teacher']} if model.get('teacher') is not None else {}
     return {**one, **(model.get('teachers') or {})}
+
+
+def models_of_teachers(model: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The same, with each member of an ensemble by itself, as ``'NAME.MEMBER'``."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, teacher in teachers_of(model).items():
+        if members := teacher.get('members'):
+            found |= {f'{name}.{member}': each for member, each in members.items()}
+        else:
+            found[name] = teacher
+    return found

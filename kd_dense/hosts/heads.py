@@ -250,6 +250,39 @@ def _predicts_distances(head: nn.Module) -> bool:
     return getattr(type(head), 'get_targets', None) is FCOSHead.get_targets
 
 
+def plain_cross_entropy(head: Any) -> bool:
+    """Whether a decode head's or a second stage's own class loss is one plain cross entropy.
+
+    Over a softmax, averaged, without weights of classes, and of all elements alike.
+    """
+    loss = getattr(head, 'loss_decode', None) or getattr(head, 'loss_cls', None)
+    return (
+        type(loss).__name__ == 'CrossEntropyLoss'
+        and not (loss.use_sigmoid or loss.use_mask)
+        and loss.class_weight is None
+        and loss.reduction == 'mean'
+        and getattr(head, 'sampler', None) is None
+    )
+
+
+def box_encoding(head: Any) -> str:
+    """How a head encodes boxes, in words, with all its numbers: heads that agree mean the same."""
+    coder = getattr(head, 'bbox_coder', None)
+    found = [f'{type(coder).__name__} {_numbers_of(coder)}' if coder is not None else 'distances']
+    found += [
+        f'{name}={getattr(head, name)}'
+        for name in ('reg_max', 'norm_on_bbox', 'reg_class_agnostic', 'reg_decoded_bbox')
+        if hasattr(head, name)
+    ]
+    return ', '.join(filter(None, [*found, anchors_of(head)]))
+
+
+def _numbers_of(coder: Any) -> str:
+    """The plain attributes of a coder, such as means and stds."""
+    kept = {k: v for k, v in vars(coder).items() if isinstance(v, int | float | str | tuple | list)}
+    return ', '.join(f'{name}={value}' for name, value in sorted(kept.items()))
+
+
 # -- the two towers of a one-stage head: convolutions, and the layer behind them that predicts -----
 
 CLASS, BOX = 'cls', 'box'

@@ -17,6 +17,7 @@ from .functional import sigmoid_kl, softmax_kl, standardized
 from .imitation import FeatureImitation, masked_absolute_error, masked_squared_error
 from .localization import LocalizationDistillation, edge_kl
 from .masked_generation import MaskedGeneration, generation_block, random_keep
+from .merit import MeritBased, binary_merit, merit_mixture
 from .pair_wise import PairWise, affinity, pool_nodes
 from .pearson import PearsonDistillation, shared_levels, standardized_squared_error
 from .pixel_wise import PixelWise, pixel_cross_entropy, pixel_kl
@@ -27,6 +28,8 @@ from .soft_cross_entropy import (
     weighted_soft_cross_entropy,
 )
 from .soft_targets import SoftTargets
+from .targets import confidence_weighted, permuted_logits
+from .tempered import TemperedCrossEntropy
 
 __all__ = [
     'BinaryDistillation',
@@ -42,17 +45,21 @@ __all__ = [
     'Holistic',
     'LocalizationDistillation',
     'MaskedGeneration',
+    'MeritBased',
     'PairWise',
     'PearsonDistillation',
     'PixelWise',
     'RelationDistillation',
     'SoftTargets',
+    'TemperedCrossEntropy',
     'affinity',
     'attention_maps',
     'binary_distillation',
+    'binary_merit',
     'bounded_squared_error',
     'box_disagreement',
     'channel_kl',
+    'confidence_weighted',
     'correlation',
     'decoupled_kl',
     'edge_kl',
@@ -61,6 +68,8 @@ __all__ = [
     'global_divisor',
     'masked_absolute_error',
     'masked_squared_error',
+    'merit_mixture',
+    'permuted_logits',
     'pixel_cross_entropy',
     'pixel_kl',
     'pool_nodes',

@@ -151,14 +151,15 @@ class Losses(nn.ModuleDict):
         return cast('ValuesView[DistillationLoss]', super().values())
 
 
-def global_divisor(count: Tensor) -> Tensor:
+def global_divisor(count: Tensor, least: float = 1.0) -> Tensor:
     """What to divide a local sum by, so that the ranks' average is sum / count over all ranks.
 
-    The count is summed over ranks and clamped to at least 1, and divided by the number of ranks,
+    The count is summed over ranks and clamped from below, and divided by the number of ranks,
     because data-parallel training averages the gradients.
 
     Args:
-        count: of what this rank compared, a scalar.
+        count: of what this rank compared, or the sum of its weights, a scalar.
+        least: what it is clamped to; weights may add up to less than 1.
 
     Returns:
         a positive float32 scalar.
@@ -166,4 +167,4 @@ def global_divisor(count: Tensor) -> Tensor:
     total = count.detach().to(torch.float32).reshape(()).clone()
     if dist.is_distributed():
         dist.all_reduce(total)
-    return total.clamp(min=1) / dist.get_world_size()
+    return total.clamp(min=least) / dist.get_world_size()

@@ -76,8 +76,9 @@ class ChannelWise(DistillationLoss):
     brought to the student's; other channels by an adapter, trained with the student.
 
     Args:
-        stages: ``('logits',)``, ``('head',)``, what a segmentor's classifier reads, or indices of
-            feature maps; ``('levels',)`` stands for all of those.
+        stages: ``('logits',)``, ``('head',)``, what a segmentor's classifier reads, indices of
+            feature maps, or ``('backbone.2',)``, of the backbone's; ``('levels',)`` stands for
+            all feature maps.
         temperature: T.
         weight: see :class:`DistillationLoss`.
         adapter: as of :class:`~kd_dense.losses.imitation.FeatureImitation`; one for each stage.
@@ -126,7 +127,8 @@ class ChannelWise(DistillationLoss):
 
     def forward(self, student: View, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""
-        stages = all_stages(self.stages, len(student.features))
+        levels = len(student.features) if LEVELS in self.stages else 0
+        stages = all_stages(self.stages, levels)
         adapters = self.adapters or [nn.Identity()] * len(stages)
         values = []
         for stage, adapter in zip(stages, adapters, strict=True):

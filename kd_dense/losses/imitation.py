@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from ..errors import SetupError
 from ..registry import MODELS
-from ..views import View
+from ..views import View, stage_channels, view_class
 from .adapters import adapter_options, align, build_adapters, paired_channels, reset_adapters
 from .base import DistillationLoss, global_divisor
 from .checks import check_choice
-from .maps import OF_ANY_SIZE
+from .maps import LEVELS, OF_ANY_SIZE, check_stage, size_of, stage_name, stage_reads
 from .regions import (
     REGIONS,
     check_region,
@@ -105,6 +105,9 @@ class FeatureImitation(DistillationLoss):
         criterion: ``'l2'``, the squared error, or ``'l1'``, the absolute one.
         align: ``'none'``, levels have the same strides; ``'interpolate'``, each of the student's
             levels, adapted, is interpolated to the size of the teacher's level of the same rank.
+        stage: ``'levels'``, all of them, or one map, the guided layer of [1]: the index of a
+            feature map, ``'backbone.2'``, of the backbone's, or ``'head'``, what a segmentor's
+            classifier reads. One map alone knows no region but ``'all'``.
 
     Raises:
         SetupError: an unknown choice.
@@ -118,27 +121,46 @@ class FeatureImitation(DistillationLoss):
         variant: Literal['paper', 'reference'] = 'paper',
         criterion: Literal['l2', 'l1'] = 'l2',
         align: Literal['none', 'interpolate'] = 'none',
+        stage: int | str = LEVELS,
     ) -> None:
         super().__init__(weight)
         check_region(region)
+        if stage != LEVELS:
+            check_stage(stage)
+            if region != 'all':
+                raise SetupError(
+                    f'region {region!r} is one of all feature levels, and stage is {stage!r}; '
+                    "leave out the stage, or take `region='all'`."
+                )
         check_choice('variant', variant, ('paper', 'reference'))
         check_choice('criterion', criterion, tuple(CRITERIA))
         check_choice('align', align, ('none', 'interpolate'))
         self.options = adapter_options(adapter)
         hint = 'features' if align == 'none' else OF_ANY_SIZE
+        if stage != LEVELS:
+            hint = stage_reads(stage)
         self.reads = (hint, *region_reads(region))
         self.region = region
         self.adapter = adapter
         self.variant = variant
         self.criterion = criterion
         self.align = align
+        self.stage = stage
         self.adapters = nn.ModuleList()
 
     def connect(self, student: nn.Module, teacher: Teacher) -> None:
         """Build one adapter per level."""
-        if self.options is not None:
+        if self.options is None:
+            return
+        if self.stage == LEVELS:
             channels = paired_channels(student, teacher)
-            self.adapters = build_adapters(channels, self.options, self.adapter != 'auto')
+        else:
+            read = stage_name(self.stage)
+            if not (hasattr(view_class(student), read) and teacher.offers(read)):
+                return  # refused with the pair
+            ours = stage_channels(student, self.stage, read)
+            channels = [(ours, teacher.channels(self.stage, read))]
+        self.adapters = build_adapters(channels, self.options, self.adapter != 'auto')
 
     def init_weights(self) -> None:
         """Initialise the adapters."""
@@ -156,21 +178,17 @@ class FeatureImitation(DistillationLoss):
 
     def forward(self, student: Any, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""
-        region = REGIONS[self.region]
-        if self.variant == 'reference' and self.region == 'general':
-            region = published_general_instances
-        masks = student.positions(region(student, teacher))
-        if self._only_with_positives:
-            some = levels_with_positives(student)
-            masks = [mask & found for mask, found in zip(masks, some, strict=True)]
+        ours, theirs = self._maps(student), self._maps(teacher)
+        masks = self._masks(student, teacher, ours)
         adapters = self.adapters or [nn.Identity()] * len(masks)
         totals, counts = [], []
-        levels = zip(adapters, student.features, teacher.features, masks, strict=True)
-        for level, (adapter, ours, theirs, mask) in enumerate(levels):
-            adapted = adapter(ours.float())
+        levels = zip(adapters, ours, theirs, masks, strict=True)
+        for level, (adapter, features, hint, mask) in enumerate(levels):
+            adapted = adapter(features.float())
             if self.align == 'interpolate':
-                adapted, mask = _aligned(adapted, mask, teacher, level)
-            total, count = CRITERIA[self.criterion](adapted, theirs, mask)
+                adapted, mask = align(adapted, mask, size_of(hint))
+                mask = mask & self._inside(teacher, level, size_of(hint))
+            total, count = CRITERIA[self.criterion](adapted, hint, mask)
             # each level by its own channels: an FPN's agree, a backbone's do not
             totals.append(total / adapted.shape[1])
             counts.append(count)
@@ -178,9 +196,25 @@ class FeatureImitation(DistillationLoss):
             return sum(t / count.clamp(min=1) for t, count in zip(totals, counts, strict=True))
         return torch.stack(totals).sum() / global_divisor(torch.stack(counts).sum())
 
+    def _maps(self, view: View) -> tuple[Tensor, ...]:
+        return view.features if self.stage == LEVELS else (view.stage(self.stage),)
 
-def _aligned(features: Tensor, mask: Tensor, teacher: View, level: int) -> tuple[Tensor, Tensor]:
-    """One of the student's levels at the size of the teacher's, without the teacher's padding."""
-    size = teacher.level_sizes[level]
-    features, mask = align(features, mask, size)
-    return features, mask & teacher.batch.inside(size, teacher.strides[level])
+    def _masks(self, student: Any, teacher: View, maps: tuple[Tensor, ...]) -> list[Tensor]:
+        """Which positions of the student's maps count."""
+        if self.stage != LEVELS:
+            return [student.valid_at(size_of(each)) for each in maps]
+        region = REGIONS[self.region]
+        if self.variant == 'reference' and self.region == 'general':
+            region = published_general_instances
+        masks = student.positions(region(student, teacher))
+        if self._only_with_positives:
+            some = levels_with_positives(student)
+            masks = [mask & found for mask, found in zip(masks, some, strict=True)]
+        return masks
+
+    def _inside(self, teacher: View, level: int, size: tuple[int, int]) -> Tensor:
+        """Which positions of a map of the teacher are not in its padding."""
+        batch = teacher.batch
+        of_levels = self.stage == LEVELS
+        stride = teacher.strides[level] if of_levels else batch.images.shape[-1] / size[-1]
+        return batch.inside(size, stride)

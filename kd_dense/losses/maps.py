@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import SetupError
-from ..views import Read, View
+from ..views import BACKBONE, Read, View
 from .checks import softmax_demands
 
 NAMED: dict[int | str, str] = {  # and what a loss on them reads
@@ -19,6 +19,7 @@ NAMED: dict[int | str, str] = {  # and what a loss on them reads
 }
 LOGITS = {'decode': 'seg_logits', 'auxiliary': 'aux_logits'}  # a segmentor's, by their heads
 OF_ANY_SIZE = Read('features', agree=('num_levels',))  # maps are brought to the student's size
+OF_BACKBONE = Read('backbone_features', agree=())
 LEVELS = 'levels'  # stands for all feature maps, one by one
 
 
@@ -36,9 +37,11 @@ def logits_demands(part: str, student: Any) -> list[str]:
 
 def check_stage(stage: int | str) -> None:
     """Raise SetupError unless a stage can be called so."""
-    if stage not in NAMED and (not isinstance(stage, int) or isinstance(stage, bool)):
+    index = isinstance(stage, int) and not isinstance(stage, bool)
+    if stage not in NAMED and not index and not _of_backbone(stage):
         raise SetupError(
-            f'stage is {stage!r}; it must be the index of a feature map, or one of '
+            f'stage is {stage!r}; it must be the index of a feature map, '
+            f"'{BACKBONE}INDEX' of a map of the backbone, or one of "
             f"{', '.join(map(repr, NAMED))}: 'logits' of a segmentor's decode head, or 'head', "
             'what its classifier reads.'
         )
@@ -52,12 +55,17 @@ def all_stages(stages: Sequence[int | str], levels: int) -> tuple[int | str, ...
 
 def stage_name(stage: int | str) -> str:
     """Name of the property of a view that a stage is found in."""
-    return NAMED.get(stage, OF_ANY_SIZE.name)
+    return OF_BACKBONE.name if _of_backbone(stage) else NAMED.get(stage, OF_ANY_SIZE.name)
 
 
 def stage_reads(stage: int | str) -> str | Read:
     """What a loss on a stage reads of both views."""
-    return NAMED.get(stage, OF_ANY_SIZE)
+    return OF_BACKBONE if _of_backbone(stage) else NAMED.get(stage, OF_ANY_SIZE)
+
+
+def _of_backbone(stage: int | str) -> bool:
+    text = str(stage)
+    return text.startswith(BACKBONE) and text.removeprefix(BACKBONE).isdecimal()
 
 
 def teacher_map(teacher: View, stage: int | str, size: tuple[int, int]) -> Tensor:

@@ -74,7 +74,8 @@ class PairWise(DistillationLoss):
 
     Args:
         weight: see :class:`DistillationLoss`.
-        stage: ``'head'``, what the segmentor's classifier reads, or the index of a feature map.
+        stage: ``'head'``, what the segmentor's classifier reads, the index of a feature map,
+            or ``'backbone.2'``, of the backbone's.
         pooling_scale: size of a patch as a share of the map; 0.5 in [1]'s code, which gives 3 x 3
             nodes on an odd map, 2 x 2 on an even one. Memory grows with the nodes' square.
         max_nodes: the most nodes per image; more are an error. 4,096 take 64 MiB an image.
@@ -87,7 +88,7 @@ class PairWise(DistillationLoss):
     def __init__(
         self,
         weight: float = 10.0,
-        stage: int | Literal['head'] = 'head',
+        stage: int | str = 'head',
         pooling_scale: float = 0.5,
         max_nodes: int = 4096,
         variant: Literal['paper', 'reference'] = 'paper',

@@ -15,6 +15,7 @@ from .base import DistillationLoss, global_divisor
 from .checks import check_choice, check_temperature, standardize_demands
 from .functional import prepare_logits, softmax_kl, standardized
 from .maps import LOGITS, logits_demands, resized, size_of
+from .targets import check_targets, confidence_weighted, permuted_logits
 
 
 def pixel_kl(student: Tensor, teacher: Tensor, valid: Tensor, temperature: float = 1.0) -> Tensor:
@@ -72,9 +73,14 @@ class PixelWise(DistillationLoss):
         part: ``'decode'``, or ``'auxiliary'`` for the auxiliary heads, whose losses are added.
         variant: ``'paper'`` or ``'reference'``.
         standardize: whether to standardize the logits.
+        targets: as of :class:`~kd_dense.losses.soft_targets.SoftTargets`; ``'confidence'`` are the
+            labels of all pixels that have one.
+        over_classes: ``'sum'`` or ``'mean'`` of the K classes' terms.
+        scale_by_temperature: whether the loss is multiplied by T^2.
 
     Raises:
-        SetupError: an unknown choice or a temperature that is not positive.
+        SetupError: an unknown choice, a temperature that is not positive, or targets that have no
+            such temperature or variant.
     """
 
     def __init__(
@@ -84,16 +90,24 @@ class PixelWise(DistillationLoss):
         part: Literal['decode', 'auxiliary'] = 'decode',
         variant: Literal['paper', 'reference'] = 'paper',
         standardize: bool = False,
+        targets: Literal['teacher', 'permuted', 'confidence'] = 'teacher',
+        over_classes: Literal['sum', 'mean'] = 'sum',
+        scale_by_temperature: bool = True,
     ) -> None:
         super().__init__(weight)
+        check_choice('over_classes', over_classes, ('sum', 'mean'))
         check_choice('part', part, tuple(LOGITS))
         check_choice('variant', variant, ('paper', 'reference'))
         check_temperature(temperature)
+        check_targets(targets, temperature, variant, standardize)
         self.reads = (LOGITS[part],)
         self.temperature = temperature
         self.part = part
         self.variant = variant
         self.standardize = standardize
+        self.targets = targets
+        self.over_classes = over_classes
+        self.factor_of_temperature = 1.0 if scale_by_temperature else temperature**-2
 
     def demands(self, student: Host) -> list[str]:
         """Auxiliary heads where they are to be taught; scores by softmax, enough of them."""
@@ -116,7 +130,15 @@ class PixelWise(DistillationLoss):
         teacher = resized(teacher.detach().float(), size)
         if self.standardize:
             student, teacher = standardized(student, dim=1), standardized(teacher, dim=1)
+        if self.targets == 'permuted':
+            teacher = permuted_logits(teacher.movedim(1, -1)).movedim(-1, 1)
         if self.variant == 'reference':
             return pixel_cross_entropy(student, teacher)
         valid = view.valid_at(size)
-        return pixel_kl(student, teacher, valid, self.temperature) / global_divisor(valid.sum())
+        if self.targets == 'confidence':
+            s, t = (maps.movedim(1, -1)[valid] for maps in (student, teacher))
+            return confidence_weighted(s, t, view.labels_at(size)[valid])
+        kl = pixel_kl(student, teacher, valid, self.temperature) * self.factor_of_temperature
+        if self.over_classes == 'mean':
+            kl = kl / student.shape[1]
+        return kl / global_divisor(valid.sum())

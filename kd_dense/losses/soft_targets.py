@@ -13,6 +13,7 @@ from .base import DistillationLoss, global_divisor
 from .checks import check_choice, check_temperature, standardize_demands
 from .functional import sigmoid_kl, softmax_kl, standardized
 from .regions import REGIONS, check_region, region_demands, region_reads
+from .targets import check_targets, confidence_weighted, permuted_logits
 
 NO_STANDARD = (
     'standardize=True compares the classes with each other, and scores by sigmoid are independent.'
@@ -45,10 +46,16 @@ class SoftTargets(DistillationLoss):
         over_classes: ``'sum'`` or ``'mean'`` of the K classes' terms.
         variant: ``'paper'`` or ``'reference'``.
         standardize: whether to standardize the logits; of a softmax alone.
+        targets: ``'teacher'``; or, to tell what of the teacher helps, ``'permuted'``, its scores
+            with all but the largest in random order
+            (:func:`~kd_dense.losses.targets.permuted_logits`), or ``'confidence'``, the labels of
+            the positives, weighted by its largest score
+            (:func:`~kd_dense.losses.targets.confidence_weighted`).
+        scale_by_temperature: whether the loss is multiplied by T^2, as in [1].
 
     Raises:
-        SetupError: an unknown choice, a temperature that is not positive, or logits of a sigmoid
-            to be standardized.
+        SetupError: an unknown choice, a temperature that is not positive, logits of a sigmoid to be
+            standardized, or targets that have no such region, temperature or variant.
     """
 
     def __init__(
@@ -60,6 +67,8 @@ class SoftTargets(DistillationLoss):
         over_classes: Literal['sum', 'mean'] = 'sum',
         variant: Literal['paper', 'reference'] = 'paper',
         standardize: bool = False,
+        targets: Literal['teacher', 'permuted', 'confidence'] = 'teacher',
+        scale_by_temperature: bool = True,
     ) -> None:
         super().__init__(weight)
         check_choice('activation', activation, ('auto', 'softmax', 'sigmoid'))
@@ -69,6 +78,12 @@ class SoftTargets(DistillationLoss):
         check_temperature(temperature)
         if standardize and activation == 'sigmoid':
             raise SetupError(f'{NO_STANDARD} Leave one of the two out.')
+        check_targets(targets, temperature, variant, standardize)
+        if targets == 'confidence' and region != 'main':
+            raise SetupError(
+                f"targets 'confidence' are those of the positives; set `region='main'`, found "
+                f'{region!r}.'
+            )
         self.reads = ('cls_logits', *region_reads(region))
         self.temperature = temperature
         self.activation = activation
@@ -76,6 +91,8 @@ class SoftTargets(DistillationLoss):
         self.over_classes = over_classes
         self.variant = variant
         self.standardize = standardize
+        self.targets = targets
+        self.factor_of_temperature = 1.0 if scale_by_temperature else temperature**-2
 
     def demands(self, student: nn.Module) -> list[str]:
         """What the region asks of the student; scores enough for a softmax."""
@@ -107,7 +124,13 @@ class SoftTargets(DistillationLoss):
         """The raw loss of one batch, a scalar."""
         mask = REGIONS[self.region](student, teacher)
         s, t = student.flat_cls_logits[mask], teacher.flat_cls_logits[mask]
-        if self._activation(student.activation) == 'softmax':
+        activation = self._activation(student.activation)
+        if self.targets == 'confidence':
+            labels = student.assignment.labels[mask]
+            return confidence_weighted(s, t, labels, activation == 'softmax')
+        if self.targets == 'permuted':
+            t = permuted_logits(t)
+        if activation == 'softmax':
             if self.standardize:
                 s, t = standardized(s), standardized(t)
             kl = softmax_kl(s, t, self.temperature)
@@ -115,6 +138,7 @@ class SoftTargets(DistillationLoss):
             kl = sigmoid_kl(s, t, self.temperature).sum(dim=-1)
         if self.over_classes == 'mean':
             kl = kl / s.shape[-1]
+        kl = kl * self.factor_of_temperature
         if self.variant == 'reference':
             level = student.level_index.expand_as(mask)[mask]
             count = (

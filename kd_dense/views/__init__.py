@@ -17,7 +17,7 @@ from .one_stage import OneStageView
 from .readable import Read, Readable, known_reads, readable
 from .segmentation import SegmentationView
 from .two_stage import RoITargets, TwoStageView
-from .view import View, probe
+from .view import BACKBONE, NotAnnotated, View, probe
 
 _described: WeakKeyDictionary[nn.Module, HostInfo] = WeakKeyDictionary()
 
@@ -66,12 +66,14 @@ def level_channels(model: nn.Module) -> list[int]:
 
 
 __all__ = [
+    'BACKBONE',
     'VIEWS',
     'Assignment',
     'Batch',
     'DenseView',
     'FeatureView',
     'HostInfo',
+    'NotAnnotated',
     'OneStageView',
     'Read',
     'Readable',

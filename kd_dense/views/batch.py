@@ -23,8 +23,10 @@ class Batch:
     samples: Sequence[BaseDataElement]
 
     def image_sizes(self) -> list[tuple[int, int]]:
-        """Unpadded (height, width) of each image in pixels."""
-        full = tuple(self.images.shape[-2:])
+        """Unpadded (height, width) of each image in pixels; the padded one where none is told."""
+        full = (self.images.shape[-2], self.images.shape[-1])
+        if not self.samples:  # plain images, of which nothing is said
+            return [full] * len(self.images)
         return [tuple(s.metainfo.get('img_shape', full)[:2]) for s in self.samples]
 
     def inside(self, size: tuple[int, int], stride: float) -> Tensor:

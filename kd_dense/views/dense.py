@@ -33,7 +33,7 @@ from ..hosts.heads import (
 )
 from . import info
 from .readable import readable
-from .view import Note, View
+from .view import NotAnnotated, Note, View
 
 
 class DenseView(View):
@@ -102,6 +102,8 @@ class DenseView(View):
     @cached_property
     def boxes(self) -> list[Tensor]:
         """Annotated boxes of each image, xyxy in pixels of the network input, N times (G, 4)."""
+        if not self.annotated:
+            raise NotAnnotated('the annotated boxes')
         boxes = [sample.gt_instances.bboxes for sample in self.batch.samples]
         return [b.tensor if isinstance(b, BaseBoxes) else b for b in boxes]
 
@@ -115,6 +117,8 @@ class DenseView(View):
     @readable(agree=('family', 'strides', 'num_anchors'), ahead=None)
     def assignment(self) -> Assignment:
         """The label assignment that this model's own loss used."""
+        if not self.annotated:
+            raise NotAnnotated('the labels that the own loss assigns')
         raise SetupError(
             f'No label assignment is known of this {type(self.head).__name__}. Losses '
             'can read one from a student (a teacher makes none) whose head assigns labels as '
@@ -156,7 +160,7 @@ class DenseView(View):
         None by mmdet's default of ``ignore_iof_thr=-1``. Bool, (N, P).
         """
         ignored = torch.zeros_like(self.valid)
-        for image, sample in enumerate(self.batch.samples):
+        for image, sample in enumerate(self.batch.samples if self.annotated else ()):
             instances = getattr(sample, 'ignored_instances', None)
             if instances is not None and len(instances) and ignores_boxes(self.head):
                 boxes = get_box_tensor(instances.bboxes)

@@ -20,7 +20,7 @@ from ..hosts.heads import is_segmentor
 from ..registry import VIEWS
 from .info import HostInfo
 from .readable import readable
-from .view import Note, View, as_levels, probe
+from .view import NotAnnotated, Note, View, as_levels, probe
 from .watch import watch_calls
 
 TASK = 'decode.'  # how mmseg's losses of the decode head are named
@@ -128,11 +128,19 @@ class SegmentationView(View):
     @cached_property
     def labels(self) -> Tensor:
         """Annotated classes, (N, H, W), with the ignore index where a pixel has none."""
+        if not self.annotated:
+            raise NotAnnotated('the labels of the pixels')
         return torch.cat([s.gt_sem_seg.data for s in self.batch.samples])
 
     @cached_property
     def valid_pixels(self) -> Tensor:
-        """Which pixels are neither ignored nor padding; bool, (N, H, W)."""
+        """Which pixels are neither ignored nor padding; bool, (N, H, W).
+
+        Where annotations are not read, none is ignored.
+        """
+        if not self.annotated:
+            height, width = self.batch.images.shape[-2:]
+            return self.batch.inside((height, width), stride=1)
         size = (self.labels.shape[-2], self.labels.shape[-1])
         return (self.labels != self.head.ignore_index) & self.batch.inside(size, stride=1)
 
@@ -144,6 +152,15 @@ class SegmentationView(View):
         """
         pixels = self.valid_pixels[:, None].float()
         return F.interpolate(pixels, tuple(size), mode='nearest-exact')[:, 0] > 0
+
+    def labels_at(self, size: tuple[int, int]) -> Tensor:
+        """The label of the pixel at the centre of each position of a map, (N, h, w).
+
+        Args:
+            size: (h, w) of the map.
+        """
+        labels = self.labels[:, None].float()
+        return F.interpolate(labels, tuple(size), mode='nearest-exact')[:, 0].long()
 
     def level_masks(self) -> list[Tensor]:
         """Which positions of each stage's map count: L masks (N, h, w), without ignored pixels."""

@@ -19,7 +19,7 @@ from ..registry import VIEWS
 from .dense import DenseView
 from .info import ROI_DELTAS, HostInfo
 from .readable import readable
-from .view import Note
+from .view import NotAnnotated, Note
 
 
 class RoITargets(NamedTuple):
@@ -92,6 +92,8 @@ class TwoStageView(DenseView):
     @readable(agree=('family',), ahead='features')
     def proposals(self) -> Tensor:
         """The student's sampled proposals: (image, x1, y1, x2, y2) in pixels, (R, 5), detached."""
+        if not self.annotated:
+            raise NotAnnotated('the proposals that the own loss samples')
         if not isinstance(self._student, TwoStageView):
             raise SetupError(
                 f'No proposals are known of this {type(self.model).__name__}: a teacher scores '
@@ -128,6 +130,8 @@ class TwoStageView(DenseView):
     @cached_property
     def roi_targets(self) -> RoITargets:
         """What the model's own loss of the second stage wanted."""
+        if not self.annotated:
+            raise NotAnnotated('the labels of the proposals')
         raise SetupError(
             f'No targets of the proposals are known of this {type(self.model).__name__}: losses '
             'can read them from a student (a teacher makes none) whose own loss has run.'

@@ -19,9 +19,24 @@ from ..hosts import Host
 from .batch import Batch
 from .info import HostInfo
 from .readable import ITSELF, Readable, readable
-from .watch import watch_calls
+from .watch import replaced, watch_calls
 
 Note = tuple[Any, str, Callable[..., None]]
+BACKBONE = 'backbone.'  # how stages of the backbone are called, with their index behind it
+
+
+class NotAnnotated(SetupError):
+    """A loss asks for what annotations tell, in a training that reads none.
+
+    Args:
+        what: it asks for.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f'This training reads no annotations (`own_loss=False`), and so {what} are not known.'
+        )
+        self.what = what
 
 
 class View:
@@ -40,7 +55,12 @@ class View:
         parts: names of the model's parts that run one after the other.
         family: what this kind of host is called.
         label: whose view it is, for the profiler.
+        annotated: whether annotations of the batch may be read.
+        own_weight: what the training multiplies the model's own losses by.
     """
+
+    annotated: bool = True
+    own_weight: float = 1.0
 
     parts: ClassVar[tuple[str, ...]] = ('backbone', 'neck')
     family: ClassVar[str]
@@ -92,8 +112,27 @@ class View:
     @readable(agree=('family', 'strides'))
     def features(self) -> tuple[Tensor, ...]:
         """What the head reads: L maps (N, C, H, W)."""
-        with self._context():
+        with self._context(), self._one_backbone():
             return as_levels(self.model.extract_feat(self.batch.images))
+
+    @readable()
+    def backbone_features(self) -> tuple[Tensor, ...]:
+        """What the backbone returns: maps (N, C, h, w), before any neck."""
+        with self._context():
+            return as_levels(self.model.backbone(self.batch.images))
+
+    def _one_backbone(self) -> AbstractContextManager[object]:
+        """While inside, the backbone does not run a second time for this batch."""
+        backbone = getattr(self.model, 'backbone', None)
+        if backbone is None:
+            return nullcontext()
+        if 'backbone_features' in vars(self):
+            known = self.backbone_features
+            return replaced(backbone, 'forward', lambda *_: known)
+        return watch_calls(backbone, 'forward', self._note_backbone)
+
+    def _note_backbone(self, _: tuple, features: Any) -> None:
+        self.backbone_features = as_levels(features)
 
     def outputs(self) -> list[Tensor]:
         """Everything the model computes for its predictions: features and logits."""
@@ -128,17 +167,22 @@ class View:
         """The map of one stage, (N, C, h, w).
 
         Args:
-            name: index into :attr:`features`; segmentors have more.
+            name: index into :attr:`features`; ``'backbone.2'``, with an index into
+                :attr:`backbone_features`; segmentors have more.
 
         Raises:
             SetupError: there is no such stage.
         """
-        if isinstance(name, str) or not -len(self.features) <= name < len(self.features):
+        before = BACKBONE if str(name).startswith(BACKBONE) else ''
+        maps = self.backbone_features if before else self.features
+        number = str(name).removeprefix(BACKBONE)
+        index = int(number) if before and number.isdecimal() else name
+        if isinstance(index, str) or not -len(maps) <= index < len(maps):
             raise SetupError(
                 f'This {type(self.model).__name__} has no stage {name!r}; it has '
-                f'{len(self.features)}, 0 to {len(self.features) - 1}.'
+                f'{len(maps)}, {before}0 to {before}{len(maps) - 1}.'
             )
-        return self.features[name]
+        return maps[index]
 
     def valid_at(self, size: tuple[int, int]) -> Tensor:
         """Which positions of a map count; bool, (N, h, w).
@@ -146,7 +190,9 @@ class View:
         Args:
             size: (h, w) of the map of the whole padded image.
         """
-        known = dict(zip(self.level_sizes, self.strides, strict=True))
+        known = {}
+        if 'features' in vars(self):  # else the map is none of them: not to be computed for that
+            known = dict(zip(self.level_sizes, self.strides, strict=True))
         stride = known.get((size[0], size[1]), self.batch.images.shape[-1] / size[-1])
         return self.batch.inside((size[0], size[1]), stride)
 
@@ -206,7 +252,10 @@ class View:
         def note_losses(inputs: tuple, losses: dict[str, Any]) -> None:
             self.own_losses = dict(losses)
 
-        return [(self.model, 'loss', note_losses)]
+        notes: list[Note] = [(self.model, 'loss', note_losses)]
+        if hasattr(self.model, 'backbone'):
+            notes.append((self.model.backbone, 'forward', self._note_backbone))
+        return notes
 
 
 def as_levels(features: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:

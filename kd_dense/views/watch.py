@@ -38,3 +38,17 @@ def watch_calls(owner: Any, method: str, note: Callable[..., None]) -> Iterator[
         object.__delattr__(owner, method)
         if watched is not None:
             object.__setattr__(owner, method, watched)
+
+
+@contextmanager
+def replaced(owner: Any, method: str, instead: Callable[..., Any]) -> Iterator[None]:
+    """While inside, ``owner.method(*args)`` is ``instead(original, *args)``."""
+    original = getattr(owner, method)
+    watched = vars(owner).get(method)
+    object.__setattr__(owner, method, lambda *args, **kwargs: instead(original, *args, **kwargs))
+    try:
+        yield
+    finally:
+        object.__delattr__(owner, method)
+        if watched is not None:
+            object.__setattr__(owner, method, watched)
