@@ -21,8 +21,8 @@ def check_targets(targets: str, temperature: float, variant: str, standardize: b
     check_choice('targets', targets, TARGETS)
     if targets == 'confidence' and (temperature != 1 or variant != 'paper' or standardize):
         raise SetupError(
-            "targets 'confidence' are labels, weighted by the teacher: they have no temperature, no "
-            'reference and nothing to standardize; found '
+            "targets 'confidence' are labels, weighted by the teacher: they have no temperature, "
+            'no reference and nothing to standardize; found '
             f'temperature={temperature}, variant={variant!r}, standardize={standardize}.'
         )
 
