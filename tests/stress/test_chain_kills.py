@@ -34,7 +34,7 @@ _options = {{
     'log_level': 'WARNING',
 }}
 stages = dict(
-    first=dict(config='configs/digits/gfl_r18-quarter_digits.py', options=_options),
+    first=dict(config='configs/digits/gfl_r18-quarter_digits.py', seed=0, options=_options),
     second=dict(
         config='configs/digits/ld_gfl_r18-quarter_digits.py',
         teacher='{{first}}',
