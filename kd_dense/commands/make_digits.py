@@ -21,6 +21,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--val', type=at_least(1), default=400, help='scenes, default: %(default)s')
     parser.add_argument('--force', action='store_true', help='replace digits of other settings')
+    parser.add_argument(
+        '--without', nargs='+', default=(), metavar='CLASS', help='in no training scene, e.g. three'
+    )
     group = parser.add_argument_group('scenes', 'explained at kd_dense.datasets.SceneSettings')
     for field in fields(SceneSettings):
         option = {'default': field.default, 'help': f'default: {field.default}'}
@@ -41,6 +44,7 @@ def main() -> None:
     with command_line(args):
         try:
             settings = SceneSettings(**pairs)
-            make_digits(args.out, settings, args.train, args.val, args.seed, force=args.force)
+            counts = (args.train, args.val, args.seed)
+            make_digits(args.out, settings, *counts, force=args.force, without=args.without)
         except ValueError as error:
             raise SetupError(str(error)) from error

@@ -8,6 +8,7 @@ It is real: the 1,797 digits of 8 x 8 pixels that scikit-learn ships [1], so not
 Letters in shapes: M handwritten samples, G side of a glyph. Lengths are pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import cv2
@@ -107,6 +108,11 @@ class Handwriting:
 
     glyphs: np.ndarray
     labels: np.ndarray
+
+    def without(self, labels: Sequence[int]) -> 'Handwriting':
+        """Return the samples of all other classes."""
+        kept = ~np.isin(self.labels, labels)
+        return Handwriting(self.glyphs[kept], self.labels[kept])
 
 
 @dataclass(frozen=True)

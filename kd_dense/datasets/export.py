@@ -5,6 +5,7 @@ Each scene draws from its own generator: it depends on nothing but seed, split a
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from xml.etree import ElementTree
@@ -138,6 +139,7 @@ def make_digits(
     seed: int = 0,
     progress: bool = True,
     force: bool = False,
+    without: Sequence[str] = (),
 ) -> Path:
     """Build the dataset in a folder, or do nothing where the same one is already there.
 
@@ -153,20 +155,28 @@ def make_digits(
         seed: Same seed and settings, same bytes.
         progress: Show a progress bar.
         force: Replace a dataset of digits that has other settings.
+        without: Classes whose handwriting is in no training scene, in pieces neither.
 
     Returns:
         The folder.
 
     Raises:
         FileExistsError: `out` holds something else, or digits with other settings.
-        ValueError: A number of scenes, or the seed, is negative.
+        ValueError: A number of scenes, or the seed, is negative; or there is no such class, or
+            none is left.
     """
+    if unknown := [name for name in without if name not in CLASSES]:
+        raise ValueError(f'there is no class {unknown[0]!r}; classes are {", ".join(CLASSES)}')
+    if set(without) >= set(CLASSES) - {'one'}:  # of which no pieces are cut
+        raise ValueError('without all classes there is nothing to draw')
     if min(train, val, seed) < 0:
         raise ValueError(f'train, val and seed must be 0 or more; got {train}, {val}, {seed}')
     settings = settings or SceneSettings()
     out = Path(out).resolve()
     images = {'train': train, 'val': val}
     recipe = {'dataset': NAME, 'version': VERSION, 'seed': seed, 'images': images}
+    if without:
+        recipe['without'] = sorted(without)
     recipe = json.loads(json.dumps({**recipe, 'settings': asdict(settings)}))
     if _already_there(out, recipe, force):
         if progress:
@@ -221,6 +231,8 @@ def _write(root: Path, recipe: dict, settings: SceneSettings, progress: bool) ->
     """Draw and write all scenes; return the number of objects in each split."""
     seed, objects = recipe['seed'], {}
     handwriting = load_handwriting(seed, settings.val_handwriting)
+    left_out = [CLASSES.index(name) for name in recipe.get('without', ())]
+    handwriting['train'] = handwriting['train'].without(left_out)
     total = sum(recipe['images'].values())
     with tqdm(total=total, desc='digits', unit='scene', disable=not progress) as bar:
         for number, split in enumerate(SPLITS):

@@ -374,3 +374,32 @@ def test_the_tool_takes_settings_and_reports_errors_in_one_line(tmp_path, monkey
     with pytest.raises(SystemExit):
         tool('--height', '12', '72')
     assert 'error: height must lie' in capsys.readouterr().err
+
+
+def test_a_class_may_be_left_out_of_training_pieces_included(tmp_path, monkeypatch):
+    seen = {'train': set(), 'val': set()}
+    draw = export.draw_scene
+
+    def note(rng, handwriting, *arguments):
+        # what digits and their pieces are drawn from
+        seen['train' if len(handwriting.labels) > 600 else 'val'] |= set(handwriting.labels)
+        return draw(rng, handwriting, *arguments)
+
+    monkeypatch.setattr(export, 'draw_scene', note)
+    root = make_digits(tmp_path / 'out', train=6, val=6, progress=False, without=['three', 'one'])
+    assert seen == dict(train=set(range(10)) - {1, 3}, val=set(range(10)))
+    content = json.loads((root / 'annotations/train.json').read_text())
+    assert not {each['category_id'] for each in content['annotations']} & {2, 4}
+    assert len(content['categories']) == 10
+    assert json.loads((root / 'digits.json').read_text())['without'] == ['one', 'three']
+    with pytest.raises(FileExistsError, match=r"without \['one', 'three'\], not None"):
+        make_digits(tmp_path / 'out', train=6, val=6, progress=False)
+    assert make_digits(root, train=6, val=6, progress=False, without=['one', 'three']) == root
+
+
+@pytest.mark.parametrize(
+    ('names', 'words'), [(['drei'], "no class 'drei'"), (CLASSES, 'nothing to draw')]
+)
+def test_classes_that_cannot_be_left_out(names, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        make_digits(tmp_path / 'out', without=names)
