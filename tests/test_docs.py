@@ -165,6 +165,7 @@ def test_options_in_tables_are_those_of_the_command(monkeypatch):
         rows += [(name, line) for line in text.splitlines() if line[:5] == '| `--']
     needed = {'distill': ['x', '--teacher', 'x', '--checkpoint', 'x'], 'test': ['x', 'x'],
               'export': ['x', 'x'], 'benchmark': [],
+              'class-bias': ['x', 'x', '--class', 'x'],
               'study': ['--data', 'x', '--student', 'x', '--teacher', 'x']}  # fmt: skip
     assert len(rows) > 20
     for name, row in rows:

@@ -22,6 +22,7 @@ COMMANDS = {
     'report': 'write one page that shows what a distillation brought',
     'plot': 'draw losses and metrics of several trainings in one picture',
     'export': 'write the plain student for its user, also as ONNX',
+    'class-bias': "shift a student's bias of one class, such as one it was taught without",
     'benchmark': "time a training step: plain, ours, and mmdet's own",
     'make-digits': 'build the embedded data set of handwritten digits',
 }

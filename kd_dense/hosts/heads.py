@@ -21,6 +21,8 @@ from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from torch import Tensor, nn
 
+from ..errors import SetupError
+
 CLASSIFIERS = ('bbox_head', 'decode_head', 'panoptic_head', 'mask_head')
 
 
@@ -357,3 +359,36 @@ def _scaled_boxes(head: Any, boxes: Tensor, level: int) -> Tensor:
     if not head.norm_on_bbox:
         return boxes.exp()
     return boxes.clamp(min=0) * (1 if head.training else head.strides[level])
+
+
+def class_bias(model: Any, label: int) -> tuple[nn.Parameter, list[int]]:
+    """The bias of the layer that scores classes, and which of its entries belong to a class.
+
+    Args:
+        model: a segmentor, or a detector of one or two stages.
+        label: index of the class.
+
+    Raises:
+        SetupError: its layer is not known here, has no bias, or there is no such class.
+    """
+    if hasattr(model, 'decode_head'):
+        layer = getattr(model.decode_head, 'conv_seg', None)
+        count = getattr(layer, 'out_channels', 0)
+    elif hasattr(model, 'roi_head'):
+        layer = getattr(getattr(model.roi_head, 'bbox_head', None), 'fc_cls', None)
+        count = getattr(layer, 'out_features', 0)
+    else:
+        head = getattr(model, 'bbox_head', None)
+        known = head is not None and knows_towers(head)
+        layer = tower_layers(head, CLASS)[-1] if known else None
+        count = getattr(head, 'cls_out_channels', 0)
+    bias = getattr(layer, 'bias', None)
+    if bias is None:
+        raise SetupError(
+            f'The layer that scores the classes of this {type(model).__name__} is not known, or '
+            'has no bias. Segmentors with `conv_seg`, GFL, ATSS, RetinaNet, FCOS and second stages '
+            'with `fc_cls` have one.'
+        )
+    if not 0 <= label < count:
+        raise SetupError(f'There is no class {label}: the model scores {count}.')
+    return bias, list(range(label, len(bias), count))  # one for each anchor of a position
