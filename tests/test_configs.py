@@ -33,6 +33,7 @@ def _from_the_root(monkeypatch):
 def read(name: str) -> Config:
     """A config with nothing to download: no pretrained backbone, an untrained teacher."""
     config = Config.fromfile(FOLDER / name)
+    config.load_from = None  # a stage before
     if is_distiller(config):
         teacher = config.model.teacher
         teacher.config = read_model_config(teacher.config, 'teacher')

@@ -33,7 +33,7 @@ ARGUMENTS = [
     ('train', ('ld.py', '--cfg-options', 'foo'), r'--cfg-options takes KEY=VALUE; found foo'),
     ('train', ('ld.py', '--cfg-options', '=3'), r'--cfg-options takes KEY=VALUE; found =3'),
     ('train', ('ld.py', '--cfg-options', 'load_from=[1,(2'), r'load_from=\[1,\(2 cannot be read'),
-    ('test', ('ld.py',), r'the following arguments are required: checkpoint'),
+    ('test', ('ld.py',), r'Name a checkpoint to evaluate'),
     ('test', ('ld.py', 'nope.pth'), r'checkpoint of the student was not found: nope\.pth'),
     ('test', ('ld.py', 'digits'), r'checkpoint of the student was not found: digits'),
     ('test', ('ld.py', 'run/run.json'), r'run\.json cannot be read: it is no file that torch'),
