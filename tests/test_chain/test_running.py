@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 from kd_dense.chain import finished, read_chain, run_chain, summary
@@ -16,7 +17,7 @@ from kd_dense.errors import SetupError
 
 # stands for a training: notes how it was called, logs a step and validations
 TRAIN = """
-import argparse, json, pathlib, sys, torch
+import argparse, json, pathlib, shutil  # not torch, which takes seconds to import
 parser = argparse.ArgumentParser()
 parser.add_argument('config', type=pathlib.Path), parser.add_argument('folder', type=pathlib.Path)
 args = parser.parse_args()
@@ -38,8 +39,7 @@ for step in (40, 100):
 (vis / 'scalars.json').write_text('\\n'.join(map(json.dumps, lines)))
 times = dict(begin='2026-01-01T10:00:00+00:00', end='2026-01-01T10:03:00+00:00')
 (args.folder / 'run.json').write_text(json.dumps(dict(starts=[times, times], versions={'x': '1'})))
-width = 2000 if name == 'teacher' else 1000
-torch.save(dict(state_dict=dict(weight=torch.zeros(width))), args.folder / 'iter_100.pth')
+shutil.copy('large.pth' if name == 'teacher' else 'small.pth', args.folder / 'iter_100.pth')
 """
 STAGE = """
 model = dict(type='Nothing', width={width})
@@ -72,10 +72,13 @@ def folder(tmp_path, monkeypatch) -> Path:
     ):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(text)
+    for name, width in (('large', 2000), ('small', 1000)):
+        torch.save(dict(state_dict=dict(weight=torch.zeros(width))), f'{name}.pth')
+    monkeypatch.setattr('kd_dense.chain.run.PACE', 0.02)
     monkeypatch.setattr(
         Means,
         'command',
-        lambda self, job: [sys.executable, 'train.py', str(job.config_file), str(job.folder)],
+        lambda self, job: [sys.executable, '-S', 'train.py', str(job.config_file), str(job.folder)],
     )
     return tmp_path
 
