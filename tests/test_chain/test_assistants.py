@@ -70,20 +70,32 @@ def test_the_nearest_to_the_middle_comes_first():
 
 def test_candidates_are_trained_and_ranked(digits_root, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('OMP_NUM_THREADS', '1')
     whole = base_config(digits_root, tmp_path)
     for key in ('work_dir', 'experiment_name', 'custom_imports'):
         whole.pop(key)
     for name, channels in (('small', 8), ('large', 32)):
         model = gfl(channels=channels, num_classes=10)
         Config(whole | dict(model=model)).dump(f'{name}.py')
-    words = ['chain', '--suggest-assistants', '1', 'small.py', 'large.py', '--side-by-side', '2']
+
+    def trained(jobs, kept=False):
+        assert [job.stage.name for job in jobs] == ['student', 'assistant_1', 'teacher']
+        # a tenth of four steps, and at least one
+        assert {job.config.train_cfg.max_iters for job in jobs} == {1}
+        widths = [job.config.model.bbox_head.feat_channels for job in jobs]
+        assert widths == [8, 16, 32]
+        return {
+            job.stage.name: [dict(steps=1, validations={'1': {'coco/bbox_mAP': 0.1 * number}})]
+            for number, job in enumerate(jobs)
+        }
+
+    # the trainings themselves are those of any chain
+    monkeypatch.setattr('kd_dense.commands.chain.run', lambda *arguments: None)
+    monkeypatch.setattr('kd_dense.commands.chain.finished', trained)
+    words = ['chain', '--suggest-assistants', '1', 'small.py', 'large.py']
     monkeypatch.setattr(sys, 'argv', ['kd-dense', *words])
     commands.main()
     said = capfd.readouterr().out
-    assert 'assistants/small_large/assistant_1.py: AP' in said, said
-    trained = Config.fromfile('work_dirs/assistants/small_large/alone/assistant_1.py')
-    assert trained.train_cfg.max_iters == 1  # a tenth of four, and at least one
+    assert 'assistants/small_large/assistant_1.py: AP 10.0, 0.0 from it' in said, said
     for words in (['chain'], ['chain', 'x.py', '--suggest-assistants', '1', 'a', 'b']):
         monkeypatch.setattr(sys, 'argv', ['kd-dense', *words])
         with pytest.raises(SystemExit):
