@@ -16,7 +16,14 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from .errors import SetupError
-from .hosts import ModelSource, build_model, isolated_rng, read_config_file, read_model_config
+from .hosts import (
+    ModelSource,
+    build_model,
+    isolated_rng,
+    read_config_file,
+    read_model_config,
+    without_downloads,
+)
 from .losses.build import build_losses
 from .own_data import use_data
 from .pair import check_pair
@@ -221,7 +228,7 @@ def compose(
     elif classes is not None:
         raise SetupError('--classes names those of --data, which was not given.')
     models = [
-        build_model(_without_downloads(read_model_config(source, role)))
+        build_model(without_downloads(read_model_config(source, role)))
         for source, role in ((config.to_dict(), 'student'), (teacher, 'teacher'))
     ]
     if recipe == 'auto':
@@ -257,12 +264,3 @@ def _merged(
             discriminator=recipe.discriminator,
         )
     return merged
-
-
-def _without_downloads(model: ConfigDict) -> ConfigDict:
-    """A model's config that is only built, to be looked at: nothing pretrained."""
-    model = copy.deepcopy(model)
-    model.pop('pretrained', None)
-    if model.get('backbone'):
-        model.backbone.pop('init_cfg', None)
-    return model

@@ -19,6 +19,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from .errors import SetupError
+from .files import written_whole
 from .hosts import DISTILLER_TYPES, ModelSource, read_model_config
 from .hosts.configs import models_of_teachers
 
@@ -175,7 +176,5 @@ def _now() -> str:
 
 
 def _write(path: Path, record: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix('.part')
-    part.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
-    part.replace(path)
+    with written_whole(path) as part:
+        part.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')

@@ -4,7 +4,8 @@ A chain file names stages; each is an ordinary config, with changes. ``kd-dense 
 what is not done yet, goes on with what was interrupted, and tells in a table what came out.
 """
 
-from .plan import Chain, Job, read_chain
+from .job import Job
+from .plan import Chain, read_chain
 from .rows import finished, summary
 from .run import run_chain
 

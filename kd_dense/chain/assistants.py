@@ -19,7 +19,13 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 
 from ..errors import SetupError
-from ..hosts import build_model, isolated_rng, read_config_file, read_model_config
+from ..hosts import (
+    build_model,
+    isolated_rng,
+    read_config_file,
+    read_model_config,
+    without_downloads,
+)
 from ..report.speed import SIZE, count_flops
 from .rows import Row, points, sample
 from .stage_config import length
@@ -56,9 +62,8 @@ def candidates(student: str, teacher: str, count: int) -> list[Candidate]:
         FileNotFoundError: a config is not there.
         SetupError: the pair differs in more than widths, or leaves no room for as many.
     """
-    small, large = (
-        read_model_config(s, r) for s, r in ((student, 'student'), (teacher, 'teacher'))
-    )
+    small = read_model_config(student, 'student')
+    large = read_model_config(teacher, 'teacher')
     models = {'student': small}
     for index in range(1, count + 1):
         models[f'assistant_{index}'] = between(small, large, index / (count + 1))
@@ -66,7 +71,7 @@ def candidates(student: str, teacher: str, count: int) -> list[Candidate]:
     found = []
     for name, model in models.items():
         with isolated_rng():
-            built = build_model(_without_weights(model)).eval()
+            built = build_model(without_downloads(model)).eval()
         with DefaultScope.overwrite_default_scope(model.get('_scope_')), torch.no_grad():
             flops = count_flops(built, inputs=torch.zeros(1, 3, *SIZE))
         found.append(Candidate(name, model, sum(p.numel() for p in built.parameters()), flops))
@@ -138,15 +143,6 @@ def _widths(student: Any, teacher: Any, where: str) -> Iterator[tuple[str, tuple
                 'between R18 and R50, and name it in a chain file.'
             )
         yield where, (student, teacher)
-
-
-def _without_weights(model: ConfigDict) -> ConfigDict:
-    """A model that is built to be counted: nothing pretrained."""
-    model = ConfigDict(model.to_dict())
-    model.pop('pretrained', None)
-    if model.get('backbone'):
-        model.backbone.pop('init_cfg', None)
-    return model
 
 
 def write_chain(student: str, teacher: str, found: Sequence[Candidate], folder: Path) -> Path:

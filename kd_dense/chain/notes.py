@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SetupError
+from ..files import written_whole
 
 NOTE = 'stage.json'
 
@@ -35,7 +36,5 @@ def row_of(file: Path | None) -> dict[str, Any]:
 
 def write_note(file: Path, note: Mapping[str, Any]) -> None:
     """Write a file of a stage or a row, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f'.{file.name}.part')
-    part.write_text(json.dumps(note, indent=1) + '\n', encoding='utf-8')
-    part.replace(file)
+    with written_whole(file) as part:
+        part.write_text(json.dumps(note, indent=1) + '\n', encoding='utf-8')

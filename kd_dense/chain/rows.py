@@ -21,7 +21,8 @@ from .notes import row_of
 from .stage_config import length
 
 if TYPE_CHECKING:
-    from .plan import Chain, Job
+    from .job import Job
+from .plan import Chain
 
 # two-sided 95 % of Student's t by degrees of freedom: what few seeds leave open
 T95 = (math.nan, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shlex
 import signal
 import subprocess
@@ -11,112 +9,21 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from ..errors import SetupError
-from ..hosts.configs import with_readable_floats
+from .job import Job
 from .notes import NOTE, write_note
-from .plan import Chain, Job
+from .plan import Chain
 from .rows import main_metric, make_row, points
+from .training import Means, Training
 
-LOG = 'train.log'
 PACE = 0.5  # seconds between looks at the trainings
 TOLD = 30  # seconds between lines of progress
-PROGRESS = re.compile(r'\(train\)[^\n]*?\[\s*(\d+/\d+)\].*?eta: ([^\n]*?)\s\s')
-
-
-@dataclass
-class Means:
-    """How trainings are run.
-
-    Attributes:
-        side_by_side: how many at once.
-        gpus: of each training; with more than one, ranks are launched by torchrun.
-        launcher: ``'none'`` or ``'pytorch'``.
-        options: of ``kd-dense train``, for all.
-    """
-
-    side_by_side: int = 1
-    gpus: int = 1
-    launcher: str = 'none'
-    options: Sequence[str] = ()
-
-    def command(self, job: Job) -> list[str]:
-        """The command that trains a job, or goes on with it."""
-        start = [sys.executable, '-m']
-        if self.launcher == 'pytorch':
-            # a rendezvous of its own for each training, on a free port
-            start += ['torch.distributed.run', '--standalone', '--nproc_per_node', str(self.gpus)]
-            start += ['-m']
-        launched = ['--launcher', self.launcher] if self.launcher != 'none' else []
-        where = [str(job.config_file), '--work-dir', str(job.folder), *launched]
-        if job.evaluates:
-            options = [option for option in self.options if option != '--amp']
-            tested = [job.filled(each) for each in job.evaluates]
-            return [*start, 'kd_dense', 'test', where[0], *tested, *where[1:], *options]
-        return [*start, 'kd_dense', 'train', *where, '--resume', *self.options]
-
-    def environment(self, slot: int) -> dict[str, str]:
-        """The variables of a training in one of the places side by side."""
-        found = {'PYTHONWARNINGS': 'ignore', **os.environ}
-        if self.side_by_side > 1:
-            share = (os.cpu_count() or 1) // self.side_by_side
-            found.setdefault('OMP_NUM_THREADS', str(max(1, share)))
-            count = torch.cuda.device_count()
-            if count >= self.gpus * self.side_by_side and 'CUDA_VISIBLE_DEVICES' not in os.environ:
-                mine = range(slot * self.gpus, (slot + 1) * self.gpus)
-                found['CUDA_VISIBLE_DEVICES'] = ','.join(map(str, mine))
-        return found
-
-
-class Training:
-    """A job in training.
-
-    Args:
-        job: whose needs are trained.
-        means: how.
-        slot: its place among those side by side.
-    """
-
-    def __init__(self, job: Job, means: Means, slot: int) -> None:
-        self.job, self.slot = job, slot
-        self.log = job.folder / LOG
-        job.folder.mkdir(parents=True, exist_ok=True)
-        if not job.begun:
-            write_note(job.folder / NOTE, dict(fingerprint=job.fingerprint))
-        write_config(job)
-        with self.log.open('a') as output:
-            self.process = subprocess.Popen(
-                means.command(job),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=means.environment(slot),
-            )
-
-    def stop(self) -> None:
-        """Stop it, to go on another time."""
-        self.process.terminate()
-        self.process.wait()
-
-    def reason(self) -> str:
-        """Why it failed: what its log says last."""
-        lines = [line for line in self.log.read_text(errors='replace').splitlines() if line.strip()]
-        said = next((line for line in reversed(lines) if line.startswith('error: ')), None)
-        return (said or (lines or ['it said nothing'])[-1]).removeprefix('error: ')
-
-    def progress(self) -> str:
-        """The last step that its log tells of, and the time that is left."""
-        found = PROGRESS.findall(self.log.read_text(errors='replace'))
-        if not found:
-            return f'{self.job.name}: starting'
-        step, left = found[-1]
-        return f'{self.job.name}: step {step}, {left} to go'
 
 
 def run_chain(chain: Chain, means: Means, only: Sequence[str] = ()) -> list[str]:
@@ -177,24 +84,6 @@ def move_aside(folder: Path) -> Path:
     target = next(path for path in taken if not path.exists())
     folder.rename(target)
     return target
-
-
-def write_config(job: Job) -> None:
-    """Write the config of a job, with the files of the stages that it needs."""
-    filled = _filled(job, job.config.to_dict())
-    job.config_file.parent.mkdir(parents=True, exist_ok=True)
-    text = with_readable_floats(type(job.config)(filled)).pretty_text
-    part = job.config_file.with_suffix('.part')
-    part.write_text(text, encoding='utf-8')
-    part.replace(job.config_file)
-
-
-def _filled(job: Job, value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _filled(job, each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_filled(job, each) for each in value)
-    return job.filled(value) if isinstance(value, str) else value
 
 
 class _Work:

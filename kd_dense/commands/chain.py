@@ -15,8 +15,9 @@ from pathlib import Path
 from ..chain import Chain, Job, finished, read_chain, run_chain, summary
 from ..chain.assistants import candidates, ranking, write_chain
 from ..chain.rows import main_metric
-from ..chain.run import Means, prepare, to_train
+from ..chain.run import prepare, to_train
 from ..chain.stage_config import length
+from ..chain.training import Means
 from ..errors import SetupError
 from ..launch import at_least, command_line, edge_options
 from ..text_table import text_table
@@ -74,34 +75,32 @@ def main() -> None:
     with command_line(args):
         if args.suggest_assistants:
             suggest(args)
-        elif args.table:
-            chain = read_chain(args.file, args.seeds)
+            return
+        chain = read_chain(args.file, args.seeds)
+        if args.table:
             rows = finished(chain.chosen(args.only), kept='rows' in chain.settings)
             print('\n'.join(summary(chain, rows, args.table == 'markdown')))
         else:
-            run(args.file, args, args.only)
+            run(chain, args, args.only)
 
 
-def run(file: str | Path, args: argparse.Namespace, only: Sequence[str] = ()) -> None:
-    """Train what is not done of a chain file, and tell what came out.
+def run(chain: Chain, args: argparse.Namespace, only: Sequence[str] = ()) -> None:
+    """Train what is not done of a chain, and tell what came out.
 
     Args:
-        file: its path.
+        chain: as read.
         args: with the options of :func:`chain_options`.
         only: names of stages; all without names.
 
     Raises:
-        SetupError: something is wrong with the file, or a stage failed.
+        SetupError: ranks without a launcher, or a stage failed.
     """
     if args.gpus > 1 and args.launcher == 'none':
         raise SetupError('--gpus of a training are ranks: add --launcher pytorch.')
-    chain = read_chain(file, args.seeds)
     if args.dry_run:
         print('\n'.join(planned(chain, chain.chosen(only))))
         return
-    prepare(chain)
-    if chain.settings.get('prepare'):
-        chain = read_chain(file, args.seeds)  # data counts in fingerprints
+    prepare(chain)  # before the first look at a fingerprint, in which data counts
     jobs = chain.chosen(only)
     passed = [f'--{name.replace("_", "-")}' for name in PASSED_ON if getattr(args, name)]
     side_by_side = args.side_by_side or chain.settings.get('side_by_side', 1)
@@ -128,9 +127,9 @@ def suggest(args: argparse.Namespace) -> None:
     file = write_chain(student, teacher, found, folder)
     print(f'\nEach alone, for a tenth of the schedule: {command_to("chain", file)}\n', flush=True)
     args.no_report = True
-    run(file, args)
+    chain = read_chain(file, args.seeds)
+    run(chain, args)
     if not args.dry_run:
-        chain = read_chain(file, args.seeds)
         rows = finished(chain.jobs)
         if metric := main_metric([row for each in rows.values() for row in each], chain):
             print('\nAs assistant, the best first (nearest to the mean of student and teacher):')
@@ -142,13 +141,14 @@ def planned(chain: Chain, jobs: list[Job]) -> list[str]:
     """The stages as a table: what each is, what it needs, and whether it is done."""
     waiting = to_train(jobs)
     lines = []
-    for job in dict.fromkeys([*waiting, *jobs]):
+    for job in chain.jobs:
+        if job not in waiting and job not in jobs:
+            continue
         steps, unit = length(job.config)
         needs = ', '.join(job.needs)
         what = f'{steps} {"iterations" if unit == "max_iters" else "epochs"}'
         lines.append((job.name, job.stage.title, job.stage.about['config'], what, needs,
                       state(job, job in waiting)))  # fmt: skip
-    lines.sort(key=lambda line: [job.name for job in chain.jobs].index(line[0]))
     return text_table(lines, ('stage', 'what', 'config', 'length', 'needs', 'state'))
 
 

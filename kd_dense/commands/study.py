@@ -56,12 +56,12 @@ def main() -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding='utf-8')
         try:
-            read_chain(file, args.seeds)  # what is wrong with it is told before it is shown
+            chain = read_chain(file, args.seeds)  # what is wrong with it is told before it is shown
         except (SetupError, FileNotFoundError):
             file.unlink()
             raise
         print(f'The study: {file}\nThe same again: {command_to("chain", file)}\n', flush=True)
-        run(file, args)
+        run(chain, args)
 
 
 def chain_file(args: argparse.Namespace, folder: Path) -> str:

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
 from ..errors import SetupError
+from ..files import written_whole
 from ..hosts import build_model
 from ..hosts.checkpoints import load_completely, model_state, read_checkpoint
 from ..hosts.configs import (
@@ -220,11 +221,9 @@ def write_plain(plain: Plain, folder: Path, name: str = 'student') -> list[Path]
     Returns:
         both paths.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     weights, config = folder / f'{name}.pth', folder / f'{name}.py'
-    part = weights.with_name(f'.{weights.name}.part')
-    torch.save(dict(meta=plain.meta, state_dict=plain.model.state_dict()), part)
-    part.replace(weights)  # no half file where a full disk or an interrupt comes between
+    with written_whole(weights) as part:
+        torch.save(dict(meta=plain.meta, state_dict=plain.model.state_dict()), part)
     config.write_text(_needed(plain.config) + plain.config.pretty_text)
     return [weights, config]
 

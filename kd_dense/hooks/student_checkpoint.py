@@ -13,6 +13,7 @@ import torch
 from mmengine.logging import print_log
 
 from ..errors import SetupError
+from ..files import written_whole
 from ..hosts.checkpoints import STUDENT_PREFIX, model_state, not_finite
 from ..hosts.configs import config_from_text, plain_student, with_readable_floats
 from ..hosts.loading import load_mapped
@@ -99,7 +100,6 @@ class StudentCheckpointHook(BesideCheckpoints):
                 logging.ERROR,
             )
             return
-        part = target.with_name(f'.{target.name}.part')
-        torch.save(student, part)
-        os.utime(part, ns=(time, time))  # how a later call knows that it is up to date
-        os.replace(part, target)
+        with written_whole(target) as part:
+            torch.save(student, part)
+            os.utime(part, ns=(time, time))  # how a later call knows that it is up to date

@@ -11,6 +11,7 @@ from .models import (
     need_mmseg,
     read_config_file,
     read_model_config,
+    without_downloads,
 )
 from .rng import isolated_rng, numbered_generator
 
@@ -24,4 +25,5 @@ __all__ = [
     'numbered_generator',
     'read_config_file',
     'read_model_config',
+    'without_downloads',
 ]

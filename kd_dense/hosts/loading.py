@@ -26,6 +26,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as host
 
 from ..errors import SetupError
+from ..files import written_whole
 
 try:
     from numpy._core import multiarray
@@ -220,10 +221,8 @@ def sum_file(path: Path) -> Path:
 
 def write_sum(path: Path) -> None:
     """Write the sum of a checkpoint beside it, as ``sha256sum --check`` reads it."""
-    target = sum_file(path)
-    part = target.with_name(f'.{target.name}.part')
-    part.write_text(f'{sha256(path)}  {path.name}\n', encoding='utf-8')
-    part.replace(target)
+    with written_whole(sum_file(path)) as part:
+        part.write_text(f'{sha256(path)}  {path.name}\n', encoding='utf-8')
 
 
 def matches_sum(path: Path) -> bool:

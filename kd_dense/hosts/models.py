@@ -131,6 +131,15 @@ def _check_installed(package: str) -> None:
         raise ImportError(f'there is no package {package!r} here')
 
 
+def without_downloads(model: ConfigDict) -> ConfigDict:
+    """A model's config that is only built, to be looked at: nothing pretrained."""
+    model = copy.deepcopy(model)
+    model.pop('pretrained', None)
+    if model.get('backbone'):
+        model.backbone.pop('init_cfg', None)
+    return model
+
+
 def build_model(config: ConfigDict) -> nn.Module:
     """Build a model of mmdet or mmseg from its config, in its own scope."""
     config = copy.deepcopy(config)

@@ -7,10 +7,10 @@ import pytest
 from mmengine.config import Config, ConfigDict
 
 from kd_dense.chain import read_chain
-from kd_dense.chain.plan import PLACE
+from kd_dense.chain.job import PLACE
 from kd_dense.chain.rows import sample, settled
-from kd_dense.chain.run import write_config
 from kd_dense.chain.stage_config import stretch
+from kd_dense.chain.training import write_config
 from kd_dense.errors import SetupError
 from kd_dense.report.numbers import METRICS
 

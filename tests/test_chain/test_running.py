@@ -11,7 +11,8 @@ import torch
 from filelock import FileLock
 
 from kd_dense.chain import finished, read_chain, run_chain, summary
-from kd_dense.chain.run import Means, prepare
+from kd_dense.chain.run import prepare
+from kd_dense.chain.training import Means
 from kd_dense.commands import chain as command
 from kd_dense.errors import SetupError
 
