@@ -1,5 +1,6 @@
-# Progressive teachers, from weak to strong: one student, taught by an assistant first and by the teacher then (after
-# Cao et al., "Learning lightweight object detectors via multi-teacher progressive distillation", ICML 2023, arXiv 2308.09105); on digits
+# Progressive teachers, from weak to strong: one student, taught by an assistant first and then by the teacher (after
+# Cao et al., "Learning lightweight object detectors via multi-teacher progressive distillation", ICML 2023, arXiv
+# 2308.09105); on digits
 # python tools/chain.py configs/chains/progressive_digits.py
 folder = 'work_dirs/chains/progressive_digits'
 rows = 'docs/results/progressive_digits'
