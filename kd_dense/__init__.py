@@ -6,6 +6,7 @@ check_stack()
 
 from mmengine.config import utils as _mmengine_config_utils
 
+from .autocast import AutocastOptimWrapper
 from .backbones import PretrainedPackage, TimmBackbone
 from .distiller import Distiller
 from .losses import (
@@ -35,6 +36,7 @@ from .registry import (
     HOOKS,
     MODELS,
     OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
     TEACHERS,
     VIEWS,
     WEIGHT_INITIALIZERS,
@@ -50,11 +52,13 @@ _mmengine_config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
 __all__ = [
     'HOOKS',
     'MODELS',
+    'OPTIM_WRAPPERS',
     'OPTIM_WRAPPER_CONSTRUCTORS',
     'TEACHERS',
     'VIEWS',
     'WEIGHT_INITIALIZERS',
     'AdversarialOptimWrapperConstructor',
+    'AutocastOptimWrapper',
     'BinaryDistillation',
     'BoundedRegression',
     'BoxIoUDistillation',
