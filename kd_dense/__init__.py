@@ -9,6 +9,7 @@ from mmengine.config import utils as _mmengine_config_utils
 from .autocast import AutocastOptimWrapper
 from .backbones import PretrainedPackage, TimmBackbone
 from .distiller import Distiller
+from .live_optim import LiveOptimWrapperConstructor
 from .losses import (
     BinaryDistillation,
     BoundedRegression,
@@ -73,6 +74,7 @@ __all__ = [
     'FocalGlobal',
     'FrozenTeacher',
     'Holistic',
+    'LiveOptimWrapperConstructor',
     'LocalizationDistillation',
     'MaskedGeneration',
     'MeritBased',

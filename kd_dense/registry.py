@@ -17,7 +17,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',
     parent=MMENGINE_CONSTRUCTORS,
     scope='kd_dense',
-    locations=['kd_dense.losses.adversarial.optim'],
+    locations=['kd_dense.losses.adversarial.optim', 'kd_dense.live_optim'],
 )
 OPTIM_WRAPPERS = Registry(
     'optim wrapper', parent=MMENGINE_WRAPPERS, scope='kd_dense', locations=['kd_dense.autocast']
