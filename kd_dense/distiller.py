@@ -147,6 +147,11 @@ class Distiller(BaseModel):
         found = self.losses.items()
         return {n: loss for n, loss in found if (loss.teacher_name, loss.student_name) == pair}
 
+    @property
+    def losses_of_student(self) -> dict[str, DistillationLoss]:
+        """The losses that the student learns by, by name; those of its peers are not among them."""
+        return {n: loss for n, loss in self.losses.items() if loss.student_name == STUDENT}
+
     def _looked_at(self, loss: DistillationLoss) -> Teacher:
         return {**self.live, **self.teachers}[loss.teacher_name]
 

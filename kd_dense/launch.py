@@ -59,6 +59,16 @@ def file_name(text: str) -> str:
     return text
 
 
+def model_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names one of several models that trained together."""
+    parser.add_argument(
+        '--model',
+        default='student',
+        metavar='NAME',
+        help='which of the models that trained together: a peer by its name; default: %(default)s',
+    )
+
+
 def edge_options(parser: argparse.ArgumentParser, checkpoints: bool = True) -> None:
     """Add the options of :func:`command_line`.
 

@@ -1,17 +1,24 @@
 """Students that train beside the shipped one, and teach each other: deep mutual learning."""
 
 import copy
+import json
+import shutil
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 
 from kd_dense import MODELS
 from kd_dense.errors import SetupError
+from kd_dense.export.plain import read_plain
 from kd_dense.hosts import build_model, read_model_config
+from kd_dense.hosts.configs import plain_student
 from kd_dense.live_optim import LiveOptimWrapper
 from tests.helpers import pairs, segmentation, two_stage
 from tests.helpers.models import gfl, gradients, raw_batch
+from tests.helpers.trainings import assert_same, state, train, training
 
 CONSTRUCTOR = 'kd_dense.LiveOptimWrapperConstructor'
 OPTIMIZER = dict(
@@ -336,3 +343,84 @@ def test_what_is_wrong_is_said(words):
     with pytest.raises(SetupError) as told:
         build(**WRONG[words])
     assert words in str(told.value)
+
+
+# -- whole trainings -----------------------------------------------------------------------------
+
+
+def short(digits_root, work_dir, **changes):
+    """4 steps of a mutual training, saved every 2."""
+    training_config = training(digits_root, work_dir)
+    training_config.train_cfg.update(max_iters=4, val_interval=4)
+    training_config.model = config(student=gfl(num_classes=10))
+    training_config.optim_wrapper.constructor = CONSTRUCTOR
+    training_config.custom_hooks = [
+        dict(type='kd_dense.StudentCheckpointHook'),
+        dict(type='kd_dense.StudentCheckpointHook', model='b'),
+        dict(type='kd_dense.LossBalanceHook', steps=1),
+        dict(type='kd_dense.WeightScheduleHook', schedules={'*': dict(kind='linear', end=3)}),
+    ]
+    training_config.merge_from_dict(changes)
+    return training_config
+
+
+def test_a_training_resumes_bit_for_bit_and_writes_both_models(digits_root, tmp_path):
+    train(short(digits_root, tmp_path / 'whole'))
+    again = short(digits_root, tmp_path / 'again')
+    shutil.copytree(tmp_path / 'whole', tmp_path / 'again')
+    for file in (tmp_path / 'again').glob('iter_4*'):
+        file.unlink()
+    (tmp_path / 'again/last_checkpoint').write_text(str(tmp_path / 'again/iter_2.pth'))
+    again.resume = True
+    train(again)
+    one, two = (state(tmp_path / name / 'iter_4.pth') for name in ('whole', 'again'))
+    for part in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert_same(one[part], two[part], part)
+    shares = json.loads((tmp_path / 'whole/loss_balance.json').read_text())
+    assert set(shares['losses']) == {'from_b', 'box_from_b'} and not shares['warnings']
+    # both as plain models, with their configs
+    for name, prefix in (('student', 'student.'), ('b', 'peers.b.model.')):
+        plain = state(tmp_path / f'whole/iter_4_{name}.pth')
+        model = build_model(Config.fromstring(plain['meta']['cfg'], '.py').model)
+        model.load_state_dict(plain['state_dict'])
+        for key, value in plain['state_dict'].items():
+            assert torch.equal(value, one['state_dict'][prefix + key])
+        assert 'kd_dense' not in plain['meta']['cfg']
+
+
+def _rank(rank: int, file: str, out: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo', f'file://{file}', rank=rank, world_size=2)
+    model = MMDistributedDataParallel(build(seed=rank), device_ids=None)
+    wrapper = optimizer(model)
+    for step in range(2):  # a parameter without a gradient would be told of in the second
+        model.train_step(raw_batch(seed=2 * step + rank), wrapper)
+    torch.save(model.module.state_dict(), f'{out}_{rank}.pth')
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_keep_both_models_the_same(tmp_path):
+    torch.multiprocessing.spawn(_rank, (str(tmp_path / 'group'), str(tmp_path / 'out')), nprocs=2)
+    one, two = (torch.load(tmp_path / f'out_{rank}.pth') for rank in range(2))
+    alone = build().state_dict()
+    for name in dict(build().named_parameters()):
+        assert torch.equal(one[name], two[name]), name
+    head = 'bbox_head.gfl_cls.weight'
+    for name in (f'student.{head}', f'peers.b.model.{head}'):
+        assert not torch.equal(one[name], alone[name])
+
+
+def test_commands_take_the_name_of_a_peer(digits_root, tmp_path):
+    distilled = short(digits_root, tmp_path / 'run')
+    assert plain_student(distilled).model.bbox_head.num_classes == 10
+    assert plain_student(distilled, 'b').model.type == 'GFL'
+    assert 'constructor' not in plain_student(distilled, 'b').optim_wrapper
+    with pytest.raises(SetupError, match=r"no model 'c' that trains; there is 'student', 'b'"):
+        plain_student(distilled, 'c')
+    model = build(student=gfl(num_classes=10))
+    torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'a.pth')
+    plain = read_plain(distilled, str(tmp_path / 'a.pth'), name='b')
+    assert torch.equal(
+        plain.model.backbone.conv1.weight, model.peers['b'].model.backbone.conv1.weight
+    )
+    assert 'not known of a peer' in plain.meta['made_by']['metrics_missing']

@@ -29,7 +29,7 @@ PICTURE = 256  # pixels, of the picture that is shown to count levels
 
 def examine_pair(built: Built, section: Section) -> None:
     """Compare what all models tell about themselves, and ask the losses."""
-    roles = section.columns = (STUDENT, *built.teachers)
+    roles = section.columns = (STUDENT, *built.teachers, *built.peers)
     known = [built.infos[role] for role in roles if role in built.infos]
     strides = list(dict.fromkeys(_text(info.strides) for info in known))
     heads = ' and '.join(info.head for info in known)

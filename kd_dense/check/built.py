@@ -32,6 +32,7 @@ class Built:
         error: why that could not be built.
         models: of the student and of the teachers that have one to examine, by their names.
         infos: what student and teachers tell of themselves, by name.
+        peers: names of the students that train beside the student.
     """
 
     student: nn.Module | None = None
@@ -41,10 +42,13 @@ class Built:
     error: Exception | None = None
     models: dict[str, nn.Module] = field(default_factory=dict)
     infos: dict[str, HostInfo] = field(default_factory=dict)
+    peers: tuple[str, ...] = ()
 
     def losses_of(self, teacher: str) -> dict[str, DistillationLoss]:
-        """The losses that look at one teacher, by name."""
-        return {n: loss for n, loss in self.losses.items() if loss.teacher_name == teacher}
+        """The losses by which the student learns from one teacher, by name."""
+        pair = (STUDENT, teacher)
+        found = self.losses.items()
+        return {n: loss for n, loss in found if (loss.student_name, loss.teacher_name) == pair}
 
     def differences(self, teacher: str) -> list[Difference]:
         """In what a teacher and the student differ that its losses mind; none where unknown."""
@@ -62,7 +66,12 @@ class Built:
 def of_distiller(distiller: Distiller, section: Section) -> Built:
     """The parts of a distiller that was built."""
     teachers, losses = dict(distiller.teachers), dict(distiller.losses.items())
-    return _described(Built(distiller.student, teachers, losses, distiller), section)
+    built = _described(Built(distiller.student, teachers, losses, distiller), section)
+    for name in distiller.peers:
+        built.peers += (name,)
+        built.models[name] = distiller.live[name].model
+        built.infos[name] = distiller.live[name].info
+    return built
 
 
 def build(config: Config, section: Section) -> Built:

@@ -183,7 +183,7 @@ def examine_losses(
     warn_above = next((h['warn_above'] for h in hooks if 'warn_above' in h), WARN_ABOVE)
     with section.collect_errors('losses'), isolated_rng(seed=0):
         measured = measure_distiller(built.distiller, batch, optimizer)
-        rows = summarize([measured], built.losses)
+        rows = summarize([measured], built.distiller.losses_of_student)
         found = {each.name: each for each in find_problems(rows, warn_above)}
         for name, row in rows.items():
             title = name if name == STUDENT else f'losses.{name}'

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from ..export import read_plain, write_plain
 from ..export.onnx import predict_onnx
-from ..launch import at_least, command_line, file_name, override_options, read_config, share
+from ..launch import (
+    at_least,
+    command_line,
+    file_name,
+    model_option,
+    override_options,
+    read_config,
+    share,
+)
 from ..record import command_used
 
 
@@ -22,6 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--name', type=file_name, default='student', help='of the files, default: %(default)s'
     )
+    model_option(parser)
     parser.add_argument('--onnx', action='store_true', help='write an ONNX graph too')
     parser.add_argument('--image', help='to compare on; default: the first of the test data')
     parser.add_argument(
@@ -75,7 +84,7 @@ def main() -> None:
             need_onnx()
         config = read_config(args)
         made_by = dict(config=args.config, command=command_used())
-        plain = read_plain(config, args.checkpoint, made_by)
+        plain = read_plain(config, args.checkpoint, made_by, args.model)
         remote = '://' in args.checkpoint
         beside = (
             Path('work_dirs') / Path(args.config).stem if remote else Path(args.checkpoint).parent

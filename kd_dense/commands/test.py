@@ -13,7 +13,7 @@ from ..config_check import check_loops
 from ..errors import SetupError
 from ..hosts.checkpoints import class_names, load_completely, model_state, read_checkpoint
 from ..hosts.configs import check_data, plain_student
-from ..launch import command_line, common_options, draw_predictions, read_config
+from ..launch import command_line, common_options, draw_predictions, model_option, read_config
 from ..pair import check_order
 from ..teachers.predicting import EnsembleModel, ensemble_of, is_ensemble
 from ..training import look_at_data
@@ -29,6 +29,7 @@ def parse_args() -> argparse.Namespace:
         help='distilled or plain checkpoint, path or URL; of several, their mean is evaluated, and '
         "none is named where the config's model is a kd_dense.Ensemble",
     )
+    model_option(parser)
     parser.add_argument('--out', help='dump the predictions to this .pkl file')
     parser.add_argument('--show-dir', help='draw the predictions into this folder')
     parser.add_argument(
@@ -42,7 +43,7 @@ def main() -> None:
     """Evaluate."""
     args = parse_args()
     with command_line(args):
-        config = plain_student(read_config(args))
+        config = plain_student(read_config(args), args.model)
         check_loops(config, 'test')
         check_checkpoints(config, args.checkpoint)
         check_data(config, ('test_dataloader',))
@@ -65,7 +66,8 @@ def main() -> None:
             names = model.classes
         else:
             checkpoint = read_checkpoint(args.checkpoint[0], 'student')
-            load_completely(model, model_state(checkpoint), args.checkpoint[0], 'student')
+            state = model_state(checkpoint, args.model)
+            load_completely(model, state, args.checkpoint[0], args.model)
             names = class_names(checkpoint)
         source = ', '.join(args.checkpoint) or args.config
         check_order(runner.test_dataloader.dataset.metainfo.get('classes'), names, source)

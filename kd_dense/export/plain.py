@@ -62,7 +62,7 @@ class Plain:
         return self.meta['dataset_meta']
 
 
-def plain_config(config: Config) -> Config:
+def plain_config(config: Config, name: str = 'student') -> Config:
     """A config that plain mmdet or mmseg trains, tests and infers with.
 
     A backbone of ours stays, with the import of kd_dense that it needs; the package that it was
@@ -70,11 +70,12 @@ def plain_config(config: Config) -> Config:
 
     Args:
         config: of a distiller, or already of a plain model.
+        name: of a peer, in place of the student.
 
     Raises:
-        SetupError: something of kd_dense is left in it.
+        SetupError: something of kd_dense is left in it, or there is no such peer.
     """
-    plain = Config(plain_student(config).to_dict())
+    plain = Config(plain_student(config, name).to_dict())
     ours = [where for where, _ in mentions_of_ours(plain.model, 'model') if '.init_cfg.' in where]
     plain.merge_from_dict({where.split('.init_cfg.')[0] + '.init_cfg': None for where in ours})
     strip_ours(plain)
@@ -135,23 +136,29 @@ def _use_plain_datasets(dataset: ConfigDict) -> None:
             part.update(dict(metainfo=metainfo) | options | part | dict(type=plain))
 
 
-def read_plain(config: Config, checkpoint: str, made_by: Mapping[str, Any] | None = None) -> Plain:
+def read_plain(
+    config: Config,
+    checkpoint: str,
+    made_by: Mapping[str, Any] | None = None,
+    name: str = 'student',
+) -> Plain:
     """Read a trained student, and build it with its plain config.
 
     Args:
         config: of the training, with or without a teacher.
         checkpoint: distilled or plain, a path or URL.
         made_by: what else to note under ``meta['made_by']``.
+        name: of a peer, in place of the student.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
         SetupError: the checkpoint does not fit the student.
     """
-    plain = plain_config(config)
+    plain = plain_config(config, name)
     source = read_checkpoint(checkpoint, 'student')
     with DefaultScope.overwrite_default_scope(plain.default_scope):
         model = build_model(plain.model).eval()
-        load_completely(model, model_state(source), checkpoint, 'student')
+        load_completely(model, model_state(source, name), checkpoint, name)
         model.float()
         old = source.get('meta') or {}
         meta = {key: value for key, value in old.items() if key not in ('cfg', 'hook_msgs')}
@@ -159,7 +166,9 @@ def read_plain(config: Config, checkpoint: str, made_by: Mapping[str, Any] | Non
     meta['cfg'] = plain.pretty_text
     meta['kd_dense_version'] = __version__
     made = dict(made_by or {}) | dict(checkpoint=str(checkpoint), **_training_of(config))
-    if '://' not in checkpoint:
+    if name != 'student':
+        made['metrics_missing'] = 'not known of a peer: only the student is validated'
+    elif '://' not in checkpoint:
         made |= _metrics(Path(checkpoint), meta)
     meta['made_by'] = made
     return Plain(model, plain, meta)

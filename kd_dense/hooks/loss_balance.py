@@ -70,7 +70,7 @@ class LossBalanceHook(Hook):
             self._report(runner)
 
     def _report(self, runner: Runner) -> None:
-        losses = dict(distiller_of(runner, 'LossBalanceHook').losses.items())
+        losses = distiller_of(runner, 'LossBalanceHook').losses_of_student
         rows = summarize(self._measured, losses)
         warnings = [found.text for found in find_problems(rows, self.warn_above)]
         runner.logger.info(as_text(rows, len(self._measured)))
@@ -100,7 +100,7 @@ def measure(runner: Runner, data_batch: dict[str, Any]) -> dict[str, Measure]:
 def measure_distiller(
     distiller: Distiller, data_batch: dict[str, Any], optim_wrapper: OptimWrapper | None = None
 ) -> dict[str, Measure]:
-    """As :func:`measure`, without a runner.
+    """As :func:`measure`, without a runner; of the losses that the student learns by.
 
     A distillation loss that is not finite is told as it is, though training leaves it out.
 
@@ -117,8 +117,11 @@ def measure_distiller(
             # a copy: batch augmentations may write into their input
             data = distiller.data_preprocessor(copy.deepcopy(data_batch), True)
             own, values = distiller.both_losses(**data)
+        # what the peers learn by has no gradient on the student
+        own = {n: v for n, v in own.items() if n.split('.')[0] not in distiller.peers}
         totals = {STUDENT: distiller.parse_losses(own)[0]} if own else {}
-        totals |= {name: values[name] for name, loss in distiller.losses.items() if loss.active}
+        losses = distiller.losses_of_student
+        totals |= {name: values[name] for name, loss in losses.items() if loss.active}
         return {
             name: Measure(float(total.detach()), gradient_norm(total, parameters, scale))
             for name, total in totals.items()

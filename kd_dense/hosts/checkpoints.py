@@ -89,16 +89,27 @@ def checkpoints_of(folder: Path) -> list[Path]:
     return [noted, *(p for p in found if p != noted)] if noted.is_file() else found
 
 
-def model_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights of one plain model in a checkpoint: of the student, if we wrote it."""
+def prefix_of(name: str = 'student') -> str:
+    """What the weights of a model that trains begin with in a distiller's checkpoint.
+
+    Args:
+        name: ``'student'``, or a peer's.
+    """
+    return STUDENT_PREFIX if name == 'student' else f'peers.{name}.model.'
+
+
+def model_state(checkpoint: Mapping[str, Any], name: str = 'student') -> dict[str, Tensor]:
+    """The weights of one plain model in a checkpoint: of the student, if we wrote it.
+
+    Args:
+        checkpoint: a distiller's or a plain one.
+        name: of a peer, in place of the student.
+    """
+    prefix = prefix_of(name)
     state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     state = {k.removeprefix('module.'): v for k, v in state.items() if isinstance(v, Tensor)}
     if any(k.startswith(STUDENT_PREFIX) for k in state):
-        state = {
-            k.removeprefix(STUDENT_PREFIX): v
-            for k, v in state.items()
-            if k.startswith(STUDENT_PREFIX)
-        }
+        state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     return state
 
 

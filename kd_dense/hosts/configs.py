@@ -117,8 +117,10 @@ def value_in_text(node: ast.expr) -> Any:
             return {value_in_text(part) for part in parts}
         case ast.Dict(keys=keys, values=values) if None not in keys:
             return {value_in_text(k): value_in_text(v) for k, v in zip(keys, values, strict=True)}
-        case ast.Call(func=ast.Name(id='dict'), args=[], keywords=named):
-            return {each.arg: value_in_text(each.value) for each in named}
+        case ast.Call(func=ast.Name(id='dict'), args=[] | [ast.Dict()] as rest, keywords=named):
+            # names that Python has no keyword for stand in braces
+            others = value_in_text(rest[0]) if rest else {}
+            return {**others, **{each.arg: value_in_text(each.value) for each in named}}
         case ast.Call(func=ast.Name(id='float'), args=[ast.Constant(value=str(text))], keywords=[]):
             return float(text)
     raise ValueError(f'line {node.lineno} calls or names something')
@@ -138,24 +140,36 @@ def is_distiller(config: Config) -> bool:
     return config.model.get('type') in DISTILLER_TYPES
 
 
-def plain_student(config: Config) -> Config:
+def plain_student(config: Config, name: str = 'student') -> Config:
     """The config of the student alone: the same data and evaluation, no teacher, no losses of ours.
 
     It imports kd_dense where the student's backbone is one of ours, and else does without.
 
     Args:
         config: of a distiller, or already of a plain model, which is returned as it is.
+        name: of a peer, in place of the student.
+
+    Raises:
+        SetupError: there is no such peer.
     """
+    peers = config.model.get('peers') or {}
+    if name != 'student' and name not in peers:
+        known = ', '.join(map(repr, ('student', *peers)))
+        raise SetupError(f'There is no model {name!r} that trains; there is {known}.')
     if not is_distiller(config):
         return config
     plain = Config(config.to_dict())
-    model = read_model_config(config.model['student'], 'student')
+    source = config.model['student'] if name == 'student' else peers[name]['model']
+    model = read_model_config(source, name)
     model.pop('_scope_', None)
     plain.model = model
     if 'discriminator' in plain.get('optim_wrapper', {}):  # the student's part of the game
         plain.optim_wrapper = plain.optim_wrapper['student']
         if 'student' in (schedules := plain.get('param_scheduler') or {}):
             plain.param_scheduler = schedules['student']
+    wrapper = plain.get('optim_wrapper') or {}
+    if str(wrapper.get('constructor', '')).startswith(f'{OURS}.'):  # one optimizer for each peer
+        del wrapper['constructor']
     strip_ours(plain)
     return plain
 
