@@ -42,7 +42,7 @@ from .registry import (
     VIEWS,
     WEIGHT_INITIALIZERS,
 )
-from .teachers import Ensemble, FrozenTeacher, Teacher
+from .teachers import EMATeacher, Ensemble, FrozenTeacher, Teacher
 from .version import __version__
 from .views import View
 
@@ -69,6 +69,7 @@ __all__ = [
     'DecoupledTargets',
     'DistillationLoss',
     'Distiller',
+    'EMATeacher',
     'Ensemble',
     'FeatureImitation',
     'FocalGlobal',

@@ -130,6 +130,7 @@ class Distiller(BaseModel):
         self.shown: dict[str, Any] = {}
         self._left_out = SkippedCounter('kd_left_out')
         self.step_guard = StepGuard()
+        self._followed = 0  # steps of the student's optimizer that teachers were told of
 
     @property
     def teacher(self) -> Teacher:
@@ -208,7 +209,11 @@ class Distiller(BaseModel):
         return logs
 
     def after_step(self) -> None:
-        """Let the teachers do what they do behind each step of training."""
+        """Let the teachers do what they do behind each step of the student's optimizer."""
+        taken = self.step_guard.taken[STUDENT]
+        if taken == self._followed:  # left out, or its gradient is accumulated
+            return
+        self._followed = taken
         for teacher in self.teachers.values():
             teacher.after_step(self.student)
 

@@ -57,12 +57,16 @@ class StepGuard:
 
     Args:
         most_in_a_row: after so many steps left out one after the other the training is ended.
+
+    Attributes:
+        taken: how many steps each optimizer has taken, by name.
     """
 
     def __init__(self, most_in_a_row: int = MOST_IN_A_ROW) -> None:
         self.most_in_a_row = most_in_a_row
         self.skipped = SkippedCounter('kd_skipped')
         self.in_a_row: Counter[str] = Counter()
+        self.taken: Counter[str] = Counter()
         self._scales: dict[str, float] = {}
         self._statistics: Statistics | None = None
 
@@ -127,6 +131,7 @@ class StepGuard:
             )
         elif self._statistics is not None:
             self._statistics.remember()
+        self.taken[name] += finite
         self._count(name, finite)
 
     def _count(self, name: str, finite: bool) -> None:

@@ -2,6 +2,7 @@
 
 from .base import Teacher
 from .build import FROZEN, build_teachers, teacher_from
+from .ema import EMATeacher
 from .ensemble import Ensemble
 from .frozen import FrozenTeacher
 from .live import LiveTeacher
@@ -9,6 +10,7 @@ from .predicting import EnsembleModel
 
 __all__ = [
     'FROZEN',
+    'EMATeacher',
     'Ensemble',
     'EnsembleModel',
     'FrozenTeacher',

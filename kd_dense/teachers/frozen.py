@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from ..hosts.pooling import pool_in_float32
 from ..registry import TEACHERS
 from ..views import Batch, View, view_class
 from .folding import fold_batch_norms
-from .of_model import ModelTeacher
+from .of_model import ModelTeacher, inference
 from .renormalize import Renormalize
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -182,11 +180,4 @@ class FrozenTeacher(ModelTeacher):
             if self.fast:
                 images = images.contiguous(memory_format=torch.channels_last)
         own = Batch(images, batch.samples)
-        return view_class(self.model)(self.model, own, self._inference, student)
-
-    @contextmanager
-    def _inference(self) -> Iterator[None]:
-        # no_grad, not inference_mode: losses save the outputs for the student's backward pass
-        device = next(self.model.parameters()).device.type
-        with torch.no_grad(), torch.autocast(device, enabled=False):
-            yield
+        return view_class(self.model)(self.model, own, inference(device), student)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
 
 from ..hosts import Host
 from ..views import HostInfo, host_info, level_channels, stage_channels, view_class
@@ -33,3 +37,19 @@ class ModelTeacher(Teacher):
     def level_channels(self) -> list[int]:
         """Channels of each feature level."""
         return level_channels(self.model)
+
+
+def inference(device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    """What a teacher's views are computed in: without gradients, in its own precision.
+
+    Args:
+        device: that it runs on.
+    """
+
+    @contextmanager
+    def enter() -> Iterator[None]:
+        # no_grad, not inference_mode: losses save the outputs for the student's backward pass
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+
+    return enter
