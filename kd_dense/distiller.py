@@ -16,18 +16,19 @@ from torch.profiler import record_function
 
 from .errors import SetupError
 from .hosts import Host, ModelSource, build_model, isolated_rng, read_model_config
-from .hosts.checkpoints import STUDENT_PREFIX
+from .hosts.checkpoints import accept_plain
 from .inherit import Inheritance
 from .live_optim import NAME as ONE_FOR_EACH
 from .live_optim import LiveOptimWrapper
 from .losses.base import DistillationLoss, Losses
 from .losses.build import build_losses
-from .nonfinite import SkippedCounter, StepGuard
+from .nonfinite import LossGuard, StepGuard
 from .own_loss import check_own_loss, precision, weighted
 from .pair import check_classes, check_pair
 from .partly import rest_frozen, train_only, unreached
 from .peers import build_peers
 from .registry import MODELS
+from .sights import Sights
 from .teachers import LiveTeacher, Teacher, build_teachers
 from .views import Batch, NotAnnotated, View, view_class
 
@@ -128,7 +129,7 @@ class Distiller(BaseModel):
         ]
         # what losses with an optimizer of their own were shown of the batch, for that optimizer
         self.shown: dict[str, Any] = {}
-        self._left_out = SkippedCounter('kd_left_out')
+        self._loss_guard = LossGuard()
         self.step_guard = StepGuard()
         self._followed = 0  # steps of the student's optimizer that teachers were told of
 
@@ -235,7 +236,7 @@ class Distiller(BaseModel):
         return self.student(inputs, data_samples, mode=mode)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        _accept_plain_student(self, state_dict, prefix)
+        accept_plain(state_dict, prefix, self.student)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def loss(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> dict[str, Any]:
@@ -247,7 +248,7 @@ class Distiller(BaseModel):
         """
         losses, values = self.both_losses(inputs, data_samples)
         if self._any_active():
-            for name in self._not_finite(values):
+            for name in self._loss_guard.not_finite(values):
                 values[name] = self._nothing(self.losses[name], inputs)
         return losses | {f'loss_kd_{name}': value for name, value in values.items()}
 
@@ -269,24 +270,24 @@ class Distiller(BaseModel):
         student.annotated, student.own_weight = self.own_loss, self.own_weight
         # the teachers run first: what they need meanwhile is free again before the student's
         # activations, kept for the backward pass, fill the memory
-        seen = self._look(batch, student)
+        sights = Sights(self.live, self.teachers, self.losses.values())
+        sights.look(batch, student)
         with record_function('kd_dense/student'):
             if self.own_loss:
                 losses = self._own_losses(student)
             else:
                 losses = {}
-                active = [loss for loss in self.losses.values() if loss.active]
-                student.precompute({read for loss in active for read in loss.read_names()})
+                student.precompute({read for each in sights.losses for read in each.read_names()})
         self.live[STUDENT].trained_by(student, of_training)
-        for name, view in seen.items():
-            own = self.teachers[name].own_losses(view, student)
-            losses = losses | {f'loss_{name}_{part}': value for part, value in own.items()}
+        for teacher, view in sights.of_teachers():
+            own = teacher.own_losses(view, student)
+            losses = losses | {f'loss_{teacher.name}_{part}': v for part, v in own.items()}
         for peer in self.peers.all():
             with record_function(f'kd_dense/{peer.name}'):
                 own = peer.train_on(batch)
             losses = losses | {f'{peer.name}.{part}': value for part, value in own.items()}
         with torch.autocast(inputs.device.type, enabled=False):
-            values = self._compare(student, seen, inputs)
+            values = self._compare(sights, inputs)
         for each in self.live.values():
             each.forget()  # what the pass holds of the graph
         if not self._reach_checked:
@@ -304,42 +305,18 @@ class Distiller(BaseModel):
             student.own_losses = dict(losses)
         return losses
 
-    def _look(self, batch: Batch, student: View) -> dict[str, View]:
-        """Views of the teachers that an active loss looks at, with what it reads computed."""
-        seen = {}
-        for name, teacher in self.teachers.items():
-            looking = [loss for loss in self.losses.values() if loss.teacher_name == name]
-            active = [loss for loss in looking if loss.active]
-            if active:
-                seen[name] = teacher.view(batch, student)
-                seen[name].label = name
-                seen[name].precompute({read for loss in active for read in loss.read_names()})
-        return seen
-
-    def _compare(
-        self, student: View, teachers: Mapping[str, View], inputs: Tensor
-    ) -> dict[str, Tensor]:
+    def _compare(self, sights: Sights, inputs: Tensor) -> dict[str, Tensor]:
         """The weighted distillation losses by name; zero for those that do not count now."""
         values = {}
-        views: dict[tuple[str, str], View] = {}  # of who is looked at, by whom
         for name, loss in self.losses.items():
             if not loss.active:
                 values[name] = self._nothing(loss, inputs)
                 continue
-            learner, shown = loss.student_name, loss.teacher_name
-            own = student if learner == STUDENT else self.live[learner].own_pass
-            if (shown, learner) not in views:
-                if shown in self.live:
-                    views[shown, learner] = self.live[shown].view(own.batch, own)
-                elif learner == STUDENT:
-                    views[shown, learner] = teachers[shown]
-                else:  # the same pass, whose proposals are another student's
-                    views[shown, learner] = teachers[shown].for_student(own)
+            student, teacher = sights.of(loss)
             with record_function(f'kd_dense/losses.{name}'):
-                teacher = views[shown, learner]
-                values[name] = _of_views(loss, own, teacher) * loss.scale
+                values[name] = _of_views(loss, student, teacher) * loss.scale
                 if loss.has_optimizer:
-                    self.shown[name] = loss.show(own, teacher)
+                    self.shown[name] = loss.show(student, teacher)
         return values
 
     def _nothing(self, loss: DistillationLoss, inputs: Tensor) -> Tensor:
@@ -369,20 +346,6 @@ class Distiller(BaseModel):
     def _any_active(self) -> bool:
         return any(loss.active for loss in self.losses.values())
 
-    def _not_finite(self, values: Mapping[str, Tensor]) -> list[str]:
-        """Distillation losses that would spoil the student, to be left out of this step."""
-        finite = torch.stack([v.detach() for v in values.values()]).isfinite().tolist()
-        found = [name for name, fine in zip(values, finite, strict=True) if not fine]
-        for name in found:
-            self._left_out.note(
-                name,
-                f'loss_kd_{name} is not finite ({float(values[name].detach()):.4g}) and was left '
-                'out of this step',
-                'lower its weight or the learning rate, and look at the values of the teacher and '
-                'the student',
-            )
-        return found
-
     def _check_classes(self) -> None:
         """Compare class names with the training set's, which mmengine tells before training."""
         if self._classes_checked:
@@ -392,25 +355,6 @@ class Distiller(BaseModel):
             if teacher.same_classes:
                 check_classes(meta.get('classes'), teacher.classes, teacher.source)
         self._classes_checked = True
-
-
-def _accept_plain_student(distiller: Distiller, state: dict[str, Tensor], prefix: str) -> None:
-    """Let a plain student checkpoint serve as ``load_from``.
-
-    Raises:
-        SetupError: the checkpoint holds nothing of the student.
-    """
-    ours = prefix + STUDENT_PREFIX
-    if not any(key.startswith(ours) for key in state):
-        for key in [k for k in state if k.startswith(prefix)]:
-            state[ours + key[len(prefix) :]] = state.pop(key)
-    known = distiller.student.state_dict()
-    if not any(key.removeprefix(ours) in known for key in state):
-        raise SetupError(
-            f'The checkpoint fits no weight of the student ({type(distiller.student).__name__}): '
-            f'it holds {[k.removeprefix(ours) for k in list(state)[:3]]}, the student '
-            f'{list(known)[:3]}. Name a checkpoint of the student or of this distiller.'
-        )
 
 
 def _names(trains: Sequence[str]) -> tuple[str, ...]:

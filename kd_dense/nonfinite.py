@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -44,6 +44,31 @@ class SkippedCounter:
         if count & (count - 1) == 0:
             message = f'{what} ({count} by now). If this goes on, {way_out}.'
             print_log(message, 'current', logging.WARNING)
+
+
+class LossGuard:
+    """Finds distillation losses that are not finite, counts and reports them."""
+
+    def __init__(self) -> None:
+        self.left_out = SkippedCounter('kd_left_out')
+
+    def not_finite(self, values: Mapping[str, torch.Tensor]) -> list[str]:
+        """Names of the losses that would spoil a student, to be left out of this step.
+
+        Args:
+            values: of the losses by name, scalars.
+        """
+        finite = torch.stack([v.detach() for v in values.values()]).isfinite().tolist()
+        found = [name for name, fine in zip(values, finite, strict=True) if not fine]
+        for name in found:
+            self.left_out.note(
+                name,
+                f'loss_kd_{name} is not finite ({float(values[name].detach()):.4g}) and was left '
+                'out of this step',
+                'lower its weight or the learning rate, and look at the values of the teacher and '
+                'the student',
+            )
+        return found
 
 
 class StepGuard:

@@ -113,6 +113,30 @@ def model_state(checkpoint: Mapping[str, Any], name: str = 'student') -> dict[st
     return state
 
 
+def accept_plain(state: dict[str, Tensor], prefix: str, student: nn.Module) -> None:
+    """Let a plain student's weights serve a distiller; in place.
+
+    Args:
+        state: of a checkpoint.
+        prefix: of the distiller's own weights in it.
+        student: its model.
+
+    Raises:
+        SetupError: the checkpoint holds nothing of the student.
+    """
+    ours = prefix + STUDENT_PREFIX
+    if not any(key.startswith(ours) for key in state):
+        for key in [k for k in state if k.startswith(prefix)]:
+            state[ours + key[len(prefix) :]] = state.pop(key)
+    known = student.state_dict()
+    if not any(key.removeprefix(ours) in known for key in state):
+        raise SetupError(
+            f'The checkpoint fits no weight of the student ({type(student).__name__}): '
+            f'it holds {[k.removeprefix(ours) for k in list(state)[:3]]}, the student '
+            f'{list(known)[:3]}. Name a checkpoint of the student or of this distiller.'
+        )
+
+
 def class_names(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The class names a checkpoint was trained with, in order; None where it does not say."""
     meta = checkpoint.get('meta') or {}
