@@ -272,20 +272,17 @@ class Distiller(BaseModel):
         # activations, kept for the backward pass, fill the memory
         sights = Sights(self.live, self.teachers, self.losses.values())
         sights.look(batch, student)
-        with record_function('kd_dense/student'):
-            if self.own_loss:
-                losses = self._own_losses(student)
-            else:
-                losses = {}
-                student.precompute({read for each in sights.losses for read in each.read_names()})
-        self.live[STUDENT].trained_by(student, of_training)
+        with self.peers.sharing():
+            with record_function('kd_dense/student'):
+                losses = self._own_losses(student, sights)
+            self.live[STUDENT].trained_by(student, of_training)
+            for peer in self.peers.all():
+                with record_function(f'kd_dense/{peer.name}'):
+                    own = peer.train_on(batch)
+                losses = losses | {f'{peer.name}.{part}': value for part, value in own.items()}
         for teacher, view in sights.of_teachers():
             own = teacher.own_losses(view, student)
             losses = losses | {f'loss_{teacher.name}_{part}': v for part, v in own.items()}
-        for peer in self.peers.all():
-            with record_function(f'kd_dense/{peer.name}'):
-                own = peer.train_on(batch)
-            losses = losses | {f'{peer.name}.{part}': value for part, value in own.items()}
         with torch.autocast(inputs.device.type, enabled=False):
             values = self._compare(sights, inputs)
         for each in self.live.values():
@@ -294,10 +291,12 @@ class Distiller(BaseModel):
             self._check_reach(values)
         return losses, values
 
-    def _own_losses(self, student: View) -> dict[str, Any]:
+    def _own_losses(self, student: View, sights: Sights) -> dict[str, Any]:
         """The student's own losses, times their weight; noted for losses that look at them."""
-        looked_at = self._any_active()
-        with student.recording() if looked_at else nullcontext():
+        if not self.own_loss:
+            student.precompute({read for each in sights.losses for read in each.read_names()})
+            return {}
+        with student.recording() if sights.losses else nullcontext():
             inputs, samples = student.batch.images, student.batch.samples
             losses = self.student(inputs, samples, mode='loss')
         if self.own_weight != 1:

@@ -124,7 +124,7 @@ class LiveOptimWrapperConstructor:
             # the names of the parameters stay those of the distiller, for `paramwise_cfg`
             own = {STUDENT: distiller.student} if name == STUDENT else {}
             if name != STUDENT:
-                own['peers'] = nn.ModuleDict({name: peers[name]})
+                own['peers'] = nn.ModuleDict({name: peers[name].apart()})
             elif getattr(distiller, 'teacher_modules', None) is not None:
                 own['teacher_modules'] = distiller.teacher_modules
             parts = nn.ModuleDict({**own, 'losses': nn.ModuleDict(losses)})

@@ -14,7 +14,8 @@ from kd_dense import MODELS
 from kd_dense.errors import SetupError
 from kd_dense.export.plain import read_plain
 from kd_dense.hosts import build_model, read_model_config
-from kd_dense.hosts.configs import plain_student
+from kd_dense.hosts.checkpoints import model_state
+from kd_dense.hosts.configs import peer_model, plain_student
 from kd_dense.live_optim import LiveOptimWrapper
 from tests.helpers import pairs, segmentation, two_stage
 from tests.helpers.models import gfl, gradients, raw_batch
@@ -424,3 +425,112 @@ def test_commands_take_the_name_of_a_peer(digits_root, tmp_path):
         plain.model.backbone.conv1.weight, model.peers['b'].model.backbone.conv1.weight
     )
     assert 'not known of a peer' in plain.meta['made_by']['metrics_missing']
+
+
+# -- shared parts --------------------------------------------------------------------------------
+
+TRUNK = tuple(
+    f'backbone.{part}' for part in ('conv1', 'bn1', 'relu', 'maxpool', 'layer1', 'layer2')
+)
+SHALLOWER = dict(
+    backbone=dict(num_stages=3, out_indices=(0, 1, 2), strides=(1, 2, 2), dilations=(1, 1, 1)),
+    neck=dict(in_channels=[8, 16, 32], add_extra_convs='on_output'),
+)
+EXIT = dict(b=dict(model=gfl(), shares=TRUNK, changes=SHALLOWER, weight=0.7))
+
+
+def exits(**more) -> torch.nn.Module:
+    losses = dict(
+        cls=dict(SOFT, student='b', teacher='student'),
+        hint=dict(type='kd_dense.FeatureImitation', student='b', teacher='student'),
+    )
+    return build(**dict(dict(peers=copy.deepcopy(EXIT), losses=losses), **more))
+
+
+def test_shared_parts_run_once_and_their_batch_norms_count_once():
+    model = exits()
+    trunk = [model.student.get_submodule(name) for name in TRUNK]
+    assert all(
+        model.peers['b'].model.get_submodule(n) is m for n, m in zip(TRUNK, trunk, strict=True)
+    )
+    runs = []
+    convolutions = [m for part in trunk for m in part.modules() if isinstance(m, torch.nn.Conv2d)]
+    for each in convolutions:
+        each.register_forward_hook(lambda *a: runs.append(a[0]) if a[0].training else None)
+    plain = copy.deepcopy(model.student)
+    batch = raw_batch()
+    model.train_step(copy.deepcopy(batch), optimizer(model))
+    assert len(runs) == len(convolutions) + 1  # the first one is asked twice, and remembers
+    plain.train_step(batch, build_optim_wrapper(plain, copy.deepcopy(OPTIMIZER)))
+    for name, value in plain.named_buffers():
+        assert torch.equal(value, dict(model.student.named_buffers())[name]), name
+
+
+def test_the_gradient_of_the_trunk_is_the_sum_of_both():
+    model = exits()
+    both = [copy.deepcopy(each) for each in (model.student, model.peers['b'].model)]
+    data = model.data_preprocessor(raw_batch(), True)
+    model.losses['cls'].weight = model.losses['hint'].weight = 0.0
+    model.parse_losses(model(**copy.deepcopy(data), mode='loss'))[0].backward()
+    for each, weight in zip(both, (1, 0.7), strict=True):
+        (model.parse_losses(each(**copy.deepcopy(data), mode='loss'))[0] * weight).backward()
+    apart = [gradients(each) for each in both]
+    for name, gradient in gradients(model.student).items():
+        shared = any(name.startswith(f'{part}.') for part in TRUNK)
+        wanted = apart[0][name] + apart[1][name] if shared else apart[0][name]
+        torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_what_is_learned_from_the_deepest_gives_it_no_gradient_of_its_own():
+    model = exits(peers=dict(b=dict(EXIT['b'], weight=0)))
+    model.own_weight = 0.0
+    data = model.data_preprocessor(raw_batch(), True)
+    model.parse_losses(model(**data, mode='loss'))[0].backward()
+    moved = {name for name, gradient in gradients(model.student).items() if gradient.any()}
+    assert moved and all(name.startswith(TRUNK) for name in moved)
+
+
+def test_the_student_of_a_shared_trunk_starts_and_is_saved_as_alone():
+    model = exits()
+    torch.manual_seed(0)
+    plain = build_model(gfl())
+    plain.init_weights()
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, model.student.state_dict()[name]), name
+    saved = dict(state_dict=copy.deepcopy(model.state_dict()))
+    alone = build_model(peer_model(EXIT['b']))
+    alone.load_state_dict(model_state(saved, 'b'))  # all of it, the trunk included
+    image = torch.rand(1, 3, 96, 96)
+    alone.eval(), model.eval()
+    for mine, theirs in zip(alone(image), model.peers['b'].model(image), strict=True):
+        for one, two in zip(mine, theirs, strict=True):
+            assert torch.equal(one, two)
+
+
+def test_a_shared_weight_has_one_optimizer():
+    model = exits()
+    held = [
+        {id(p) for group in each.param_groups for p in group['params']}
+        for each in optimizer(model).optim_wrappers.values()
+    ]
+    assert not held[0] & held[1]
+    assert held[0] | held[1] == {id(p) for p in model.parameters()}
+    before = model.student.backbone.conv1.weight.detach().clone()
+    model.train_step(raw_batch(), optimizer(model))
+    assert not torch.equal(before, model.student.backbone.conv1.weight)
+
+
+UNSHARED = {
+    "'backbone.relu', 'backbone.maxpool' of the student runs before": tuple(
+        name for name in TRUNK if name not in ('backbone.relu', 'backbone.maxpool')
+    ),
+    "shares names 'backbone.layer9'": (*TRUNK, 'backbone.layer9'),
+    "'neck', which has other shapes": (*TRUNK, 'neck'),
+}
+
+
+@pytest.mark.parametrize('words', UNSHARED)
+def test_parts_that_cannot_be_shared_are_named(words):
+    with pytest.raises(SetupError) as told:
+        build(peers=dict(b=dict(EXIT['b'], shares=UNSHARED[words])))
+    assert words in str(told.value)

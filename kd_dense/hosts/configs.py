@@ -159,8 +159,8 @@ def plain_student(config: Config, name: str = 'student') -> Config:
     if not is_distiller(config):
         return config
     plain = Config(config.to_dict())
-    source = config.model['student'] if name == 'student' else peers[name]['model']
-    model = read_model_config(source, name)
+    of_peer = name != 'student'
+    model = peer_model(peers[name]) if of_peer else read_model_config(config.model['student'], name)
     model.pop('_scope_', None)
     plain.model = model
     if 'discriminator' in plain.get('optim_wrapper', {}):  # the student's part of the game
@@ -172,6 +172,17 @@ def plain_student(config: Config, name: str = 'student') -> Config:
         del wrapper['constructor']
     strip_ours(plain)
     return plain
+
+
+def peer_model(peer: Mapping[str, Any]) -> ConfigDict:
+    """The config of a peer's model: its ``model``, with its ``changes``.
+
+    Args:
+        peer: its part of a distiller's config.
+    """
+    model = Config(dict(model=read_model_config(peer['model'], 'student')))
+    model.merge_from_dict(dict(model=dict(peer.get('changes') or {})))
+    return model.model
 
 
 def strip_ours(plain: Config) -> None:
