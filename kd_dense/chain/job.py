@@ -82,12 +82,18 @@ class Job:
     def fingerprint(self) -> str:
         """Of everything that the result depends on; see :func:`.fingerprint.fingerprint`."""
         needs = {name: job.fingerprint for name, job in self.needs.items()}
-        return fingerprint(self.config, needs, ' '.join(self.evaluates))
+        besides = [*self.evaluates, *map(str, self.class_bias)]
+        return fingerprint(self.config, needs, ' '.join(besides))
 
     @property
     def evaluates(self) -> list[str]:
         """Checkpoints whose mean it tests, as the file names them; empty of a training."""
         return list(self.stage.about.get('evaluates', ()))
+
+    @property
+    def class_bias(self) -> tuple[str, str | float] | tuple[()]:
+        """The class whose bias is shifted in what it tests, and the shift; empty for none."""
+        return next(iter(self.stage.about.get('class_bias', {}).items()), ())
 
     @property
     def begun(self) -> bool:
