@@ -160,7 +160,7 @@ def tester(plain: Plain, folder: Path) -> Runner:
     """What tests a student, each class too; its log goes into a folder."""
     config = Config(plain.config.to_dict())
     config.work_dir, config.log_level = str(folder), 'WARNING'
-    config.setdefault('test_cfg', dict(type='TestLoop'))
+    config.test_cfg = config.get('test_cfg') or dict(type='TestLoop')
     hooks = config.get('custom_hooks') or []
     config.custom_hooks = [*hooks, dict(type='kd_dense.ClassMetricsHook')]
     runner = Runner.from_cfg(config)
