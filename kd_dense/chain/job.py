@@ -82,7 +82,7 @@ class Job:
     def fingerprint(self) -> str:
         """Of everything that the result depends on; see :func:`.fingerprint.fingerprint`."""
         needs = {name: job.fingerprint for name, job in self.needs.items()}
-        besides = [*self.evaluates, *map(str, self.class_bias)]
+        besides = [*self.evaluates, *map(str, self.class_bias or ())]
         return fingerprint(self.config, needs, ' '.join(besides))
 
     @property
@@ -91,9 +91,9 @@ class Job:
         return list(self.stage.about.get('evaluates', ()))
 
     @property
-    def class_bias(self) -> tuple[str, str | float] | tuple[()]:
-        """The class whose bias is shifted in what it tests, and the shift; empty for none."""
-        return next(iter(self.stage.about.get('class_bias', {}).items()), ())
+    def class_bias(self) -> tuple[str, str | float] | None:
+        """The class whose bias is shifted in what it tests, and the shift."""
+        return next(iter(self.stage.about.get('class_bias', {}).items()), None)
 
     @property
     def begun(self) -> bool:
