@@ -27,6 +27,7 @@ _each_class = {
     'custom_hooks': [dict(type='kd_dense.ClassMetricsHook')],
     'val_evaluator.classwise': True,
     'test_evaluator.classwise': True,
+    'model.test_cfg': dict(nms_pre=1000, score_thr=0.001, max_per_img=100),
 }
 stages = dict(
     teacher=dict(

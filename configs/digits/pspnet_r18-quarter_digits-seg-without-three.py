@@ -5,5 +5,5 @@ _base_ = [
     '../_base_/models/pspnet_r18_quarter.py',
     '../_base_/schedules/short_seg.py',
 ]
-custom_imports = dict(imports=['kd_dense.hooks'], allow_failed_imports=False)
+custom_imports = dict(imports=['kd_dense', 'kd_dense.hooks'], allow_failed_imports=False)
 custom_hooks = [dict(type='kd_dense.ClassMetricsHook')]

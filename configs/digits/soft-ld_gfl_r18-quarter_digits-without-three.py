@@ -1,12 +1,7 @@
 # The student taught by the teacher alone, on scenes without `three`: it knows that class from soft targets only
 # (after Hinton et al. 2015, section 3). No annotation is read, and no hint brings the class in by another door.
 # python tools/train.py configs/digits/soft-ld_gfl_r18-quarter_digits-without-three.py
-_base_ = [
-    '../_base_/datasets/digits_without_three.py',
-    '../_base_/models/gfl_r18_quarter.py',
-    '../_base_/schedules/short.py',
-    '../../kd_dense/recipes/_base_/distill.py',
-]
+_base_ = ['./gfl_r18-quarter_digits-without-three.py']
 model = dict(
     _delete_=True,
     type='kd_dense.Distiller',

@@ -1,12 +1,7 @@
 # The student taught by the teacher alone, on scenes without `three`: it knows that class from soft targets only
 # (Hinton et al. 2015, section 3). No label is read.
 # python tools/train.py configs/digits/soft_pspnet_r18-quarter_digits-seg-without-three.py
-_base_ = [
-    '../_base_/datasets/digits_seg_without_three.py',
-    '../_base_/models/pspnet_r18_quarter.py',
-    '../_base_/schedules/short_seg.py',
-    '../../kd_dense/recipes/_base_/distill_seg.py',
-]
+_base_ = ['./pspnet_r18-quarter_digits-seg-without-three.py']
 model = dict(
     _delete_=True,
     type='kd_dense.Distiller',

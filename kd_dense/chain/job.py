@@ -16,6 +16,7 @@ from .fingerprint import fingerprint
 from .notes import read_note, row_of
 
 PLACE = re.compile(r'\{([A-Za-z_][\w-]*)(?:\.(\w+))?\}')  # {NAME}, {NAME.best}, {NAME.config}
+SHIFTED = 'student.pth'  # what kd-dense class-bias writes
 PARTS = (None, 'best', 'config')
 
 
@@ -116,6 +117,9 @@ class Job:
 
     def checkpoint(self, best: bool = False) -> Path | None:
         """The plain student that is handed over: the last one, or the best; None without any."""
+        if self.class_bias:
+            shifted = self.folder / SHIFTED
+            return shifted if shifted.is_file() else None
         found = sorted(self.folder.glob('best_*.pth')) if best else []
         found = [path for path in found if not path.stem.endswith('_student')]
         found = found[-1:] or checkpoints_of(self.folder)[:1]

@@ -81,7 +81,7 @@ def make_row(chain: Chain, job: Job) -> dict[str, Any] | None:
     if job.evaluates:
         tested = _tested(job.folder)
         if tested and job.class_bias:
-            tested['shift'] = _shift(job.folder, job.class_bias[0])
+            tested['shift'] = _shift(str(own), job.class_bias[0])
         found = {steps: tested} if tested else {}
     if not files or (job.evaluates and not found):
         return None
@@ -112,10 +112,9 @@ def _tested(folder: Path) -> dict[str, float]:
     return metrics_of(json.loads(files[-1].read_text(encoding='utf-8'))) if files else {}
 
 
-def _shift(folder: Path, name: str) -> float:
-    """The shift of the bias of a class in the student that lies in a folder."""
-    written = read_checkpoint(str(folder / 'student.pth'), 'student')
-    return written['meta']['made_by']['class_bias'][name]
+def _shift(checkpoint: str, name: str) -> float:
+    """By how much the bias of a class was shifted in a checkpoint."""
+    return read_checkpoint(checkpoint, 'student')['meta']['made_by']['class_bias'][name]
 
 
 def parameters(state: Mapping[str, Any]) -> int:
