@@ -6,8 +6,10 @@ check_stack()
 
 from mmengine.config import utils as _mmengine_config_utils
 
+from .autocast import AutocastOptimWrapper
 from .backbones import PretrainedPackage, TimmBackbone
 from .distiller import Distiller
+from .live_optim import LiveOptimWrapperConstructor
 from .losses import (
     BinaryDistillation,
     BoundedRegression,
@@ -35,6 +37,7 @@ from .registry import (
     HOOKS,
     MODELS,
     OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
     TEACHERS,
     VIEWS,
     WEIGHT_INITIALIZERS,
@@ -50,11 +53,13 @@ _mmengine_config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
 __all__ = [
     'HOOKS',
     'MODELS',
+    'OPTIM_WRAPPERS',
     'OPTIM_WRAPPER_CONSTRUCTORS',
     'TEACHERS',
     'VIEWS',
     'WEIGHT_INITIALIZERS',
     'AdversarialOptimWrapperConstructor',
+    'AutocastOptimWrapper',
     'BinaryDistillation',
     'BoundedRegression',
     'BoxIoUDistillation',
@@ -69,6 +74,7 @@ __all__ = [
     'FocalGlobal',
     'FrozenTeacher',
     'Holistic',
+    'LiveOptimWrapperConstructor',
     'LocalizationDistillation',
     'MaskedGeneration',
     'MeritBased',

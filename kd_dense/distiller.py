@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,13 +18,17 @@ from .errors import SetupError
 from .hosts import Host, ModelSource, build_model, isolated_rng, read_model_config
 from .hosts.checkpoints import STUDENT_PREFIX
 from .inherit import Inheritance
+from .live_optim import NAME as ONE_FOR_EACH
+from .live_optim import LiveOptimWrapper
 from .losses.base import DistillationLoss, Losses
 from .losses.build import build_losses
 from .nonfinite import SkippedCounter, StepGuard
+from .own_loss import check_own_loss, precision, weighted
 from .pair import check_classes, check_pair
 from .partly import rest_frozen, train_only, unreached
+from .peers import build_peers
 from .registry import MODELS
-from .teachers import Teacher, build_teachers
+from .teachers import LiveTeacher, Teacher, build_teachers
 from .views import Batch, NotAnnotated, View, view_class
 
 STUDENT = 'student'
@@ -62,6 +64,9 @@ class Distiller(BaseModel):
         trains: parts of the student that train, ``('backbone', 'neck')``; all of it by default. The
             others are frozen, weights and batch statistics.
         own_weight: what the student's own losses are multiplied by, as they are logged.
+        peers: students that train beside this one and are not shipped, by name: the arguments of a
+            :class:`~kd_dense.peers.Peer`. Losses may name them as ``student`` and as ``teacher``.
+            Their own losses are logged as ``NAME.loss_...``.
 
     Raises:
         SetupError: no or unknown teachers, a teacher and a student that no view fits, a part that
@@ -81,8 +86,9 @@ class Distiller(BaseModel):
         own_loss: bool = True,
         trains: Sequence[str] | None = None,
         own_weight: float = 1.0,
+        peers: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        _check_own(own_loss, own_weight)
+        check_own_loss(own_loss, own_weight)
         student_config = read_model_config(student, STUDENT)
         if data_preprocessor is not None:
             student_config.setdefault('data_preprocessor', data_preprocessor)
@@ -94,7 +100,10 @@ class Distiller(BaseModel):
         self.trains = None if trains is None else _names(trains)
         if self.trains is not None:
             train_only(model, self.trains)
-        self.teachers = build_teachers(teacher, teachers)
+        self.teachers = build_teachers(teacher, teachers, bool(peers))
+        self.peers = build_peers(peers or {}, model, list(self.teachers))
+        self.live = {STUDENT: LiveTeacher(model, STUDENT)}
+        self.live |= {peer.name: peer.seen for peer in self.peers.all()}
         self._inheritance = Inheritance(inherit)
         self._view = view_class(model)
         self._classes_checked = False
@@ -103,9 +112,9 @@ class Distiller(BaseModel):
         with isolated_rng():
             for each in self.teachers.values():
                 each.connect(self.student)
-            self.losses = build_losses(losses or {}, list(self.teachers))
+            self.losses = build_losses(losses or {}, list(self.teachers), list(self.peers))
             for loss in self.losses.values():
-                loss.connect(self.student, self.teachers[loss.teacher_name])
+                loss.connect(self.live[loss.student_name].model, self._looked_at(loss))
         if not own_loss and not self.losses:
             raise SetupError('With `own_loss=False` and no `losses` there is nothing to train by.')
         trained = {name: each.module for name, each in self.teachers.items()}
@@ -124,20 +133,28 @@ class Distiller(BaseModel):
 
     @property
     def teacher(self) -> Teacher:
-        """The teacher; of several the first."""
-        return next(iter(self.teachers.values()))
+        """The teacher; of several the first, or the first peer."""
+        return next(iter([*self.teachers.values(), *[p.seen for p in self.peers.all()]]))
 
-    def losses_of(self, teacher: str) -> dict[str, DistillationLoss]:
-        """The losses that look at one teacher, by name.
+    def losses_of(self, teacher: str, student: str = STUDENT) -> dict[str, DistillationLoss]:
+        """The losses of a pair, by name.
 
         Args:
-            teacher: its name.
+            teacher: name of who is looked at.
+            student: name of who learns.
         """
-        return {n: loss for n, loss in self.losses.items() if loss.teacher_name == teacher}
+        pair = (teacher, student)
+        found = self.losses.items()
+        return {n: loss for n, loss in found if (loss.teacher_name, loss.student_name) == pair}
+
+    def _looked_at(self, loss: DistillationLoss) -> Teacher:
+        return {**self.live, **self.teachers}[loss.teacher_name]
 
     def init_weights(self) -> None:
         """Initialise the student its own way; load and verify the teachers, inherit parts."""
         self.student.init_weights()
+        for peer in self.peers.all():
+            peer.init_weights()
         with isolated_rng():
             for loss in self.losses.values():
                 loss.init_weights()
@@ -151,12 +168,16 @@ class Distiller(BaseModel):
             FileNotFoundError: a teacher's config or checkpoint is not there.
             SetupError: teacher and student do not fit.
         """
-        for name, teacher in self.teachers.items():
-            if not teacher.loaded:
-                check_pair(self.student, teacher, self.losses_of(name))
-                if teacher is self.teacher:
-                    self._inheritance.check(self.student, teacher)
-                teacher.load(self.student)
+        for name, teacher in {**self.teachers, **self.live}.items():
+            if teacher.loaded:
+                continue
+            for student, learner in self.live.items():
+                losses = self.losses_of(name, student)
+                if losses or (student == STUDENT and name in self.teachers):
+                    check_pair(learner.model, teacher, losses)
+            if teacher is self.teacher:
+                self._inheritance.check(self.student, teacher)
+            teacher.load(self.student)
 
     def train(self, mode: bool = True) -> Distiller:
         """As in torch; the batch statistics of what does not train stay as they are."""
@@ -169,6 +190,12 @@ class Distiller(BaseModel):
         self, data: dict | tuple | list, optim_wrapper: OptimWrapper
     ) -> dict[str, Tensor]:
         """One step, as in mmengine; left out where its gradients are not finite."""
+        if self.peers and not isinstance(optim_wrapper, LiveOptimWrapper):
+            raise SetupError(
+                'Students with peers have an optimizer each, or the gradient of one, clipped with '
+                'the others, changes their steps. Set '
+                f'`optim_wrapper.constructor={ONE_FOR_EACH!r}`.'
+            )
         self.step_guard.watch(optim_wrapper)
         self.step_guard.keep_statistics(self)
         logs = super().train_step(data, optim_wrapper)
@@ -227,38 +254,43 @@ class Distiller(BaseModel):
         self._check_classes()
         self.shown.clear()
         batch = Batch(inputs, data_samples)
-        precision = nullcontext if self.own_loss else _precision(inputs.device.type)
-        student = self._view(self.student, batch, precision)
+        of_training = precision(inputs.device.type)
+        student = self._view(self.student, batch, nullcontext if self.own_loss else of_training)
         student.annotated, student.own_weight = self.own_loss, self.own_weight
         # the teachers run first: what they need meanwhile is free again before the student's
         # activations, kept for the backward pass, fill the memory
         seen = self._look(batch, student)
         with record_function('kd_dense/student'):
             if self.own_loss:
-                losses = self._own_losses(student, bool(seen))
+                losses = self._own_losses(student)
             else:
                 losses = {}
                 active = [loss for loss in self.losses.values() if loss.active]
                 student.precompute({read for loss in active for read in loss.read_names()})
+        self.live[STUDENT].trained_by(student, of_training)
         for name, view in seen.items():
             own = self.teachers[name].own_losses(view, student)
             losses = losses | {f'loss_{name}_{part}': value for part, value in own.items()}
+        for peer in self.peers.all():
+            with record_function(f'kd_dense/{peer.name}'):
+                own = peer.train_on(batch)
+            losses = losses | {f'{peer.name}.{part}': value for part, value in own.items()}
         with torch.autocast(inputs.device.type, enabled=False):
             values = self._compare(student, seen, inputs)
+        for each in self.live.values():
+            each.forget()  # what the pass holds of the graph
         if not self._reach_checked:
             self._check_reach(values)
         return losses, values
 
-    def _own_losses(self, student: View, looked_at: bool) -> dict[str, Any]:
+    def _own_losses(self, student: View) -> dict[str, Any]:
         """The student's own losses, times their weight; noted for losses that look at them."""
+        looked_at = self._any_active()
         with student.recording() if looked_at else nullcontext():
             inputs, samples = student.batch.images, student.batch.samples
             losses = self.student(inputs, samples, mode='loss')
         if self.own_weight != 1:
-            losses = {
-                name: _times(value, self.own_weight) if 'loss' in name else value
-                for name, value in losses.items()
-            }
+            losses = weighted(losses, self.own_weight)
             student.own_losses = dict(losses)
         return losses
 
@@ -266,7 +298,8 @@ class Distiller(BaseModel):
         """Views of the teachers that an active loss looks at, with what it reads computed."""
         seen = {}
         for name, teacher in self.teachers.items():
-            active = [loss for loss in self.losses_of(name).values() if loss.active]
+            looking = [loss for loss in self.losses.values() if loss.teacher_name == name]
+            active = [loss for loss in looking if loss.active]
             if active:
                 seen[name] = teacher.view(batch, student)
                 seen[name].label = name
@@ -278,15 +311,25 @@ class Distiller(BaseModel):
     ) -> dict[str, Tensor]:
         """The weighted distillation losses by name; zero for those that do not count now."""
         values = {}
+        views: dict[tuple[str, str], View] = {}  # of who is looked at, by whom
         for name, loss in self.losses.items():
             if not loss.active:
                 values[name] = self._nothing(loss, inputs)
                 continue
-            teacher = teachers[loss.teacher_name]
+            learner, shown = loss.student_name, loss.teacher_name
+            own = student if learner == STUDENT else self.live[learner].own_pass
+            if (shown, learner) not in views:
+                if shown in self.live:
+                    views[shown, learner] = self.live[shown].view(own.batch, own)
+                elif learner == STUDENT:
+                    views[shown, learner] = teachers[shown]
+                else:  # the same pass, whose proposals are another student's
+                    views[shown, learner] = teachers[shown].for_student(own)
             with record_function(f'kd_dense/losses.{name}'):
-                values[name] = _of_views(loss, student, teacher) * loss.scale
+                teacher = views[shown, learner]
+                values[name] = _of_views(loss, own, teacher) * loss.scale
                 if loss.has_optimizer:
-                    self.shown[name] = loss.show(student, teacher)
+                    self.shown[name] = loss.show(own, teacher)
         return values
 
     def _nothing(self, loss: DistillationLoss, inputs: Tensor) -> Tensor:
@@ -360,32 +403,9 @@ def _accept_plain_student(distiller: Distiller, state: dict[str, Tensor], prefix
         )
 
 
-def _check_own(own_loss: Any, own_weight: Any) -> None:
-    """Check what a config says of the student's own loss.
-
-    Raises:
-        SetupError: neither True nor False, a weight that is none, or one of a loss that is off.
-    """
-    if not isinstance(own_loss, bool):
-        raise SetupError(f'own_loss is {own_loss!r}; it is True or False.')
-    number = isinstance(own_weight, int | float) and not isinstance(own_weight, bool)
-    if not number or not 0 <= own_weight < math.inf:
-        raise SetupError(f'own_weight is {own_weight!r}; it is a finite number, 0 or more.')
-    if not own_loss and own_weight != 1:
-        raise SetupError(
-            f'own_weight is {own_weight} of a loss that `own_loss=False` turns off. Leave one out: '
-            '`own_weight=0` still runs the own loss, for losses that need its labels.'
-        )
-
-
 def _names(trains: Sequence[str]) -> tuple[str, ...]:
     """Names of parts; one may be written without its tuple."""
     return (trains,) if isinstance(trains, str) else tuple(trains)
-
-
-def _times(value: Tensor | Sequence[Tensor], weight: float) -> Tensor | list[Tensor]:
-    """One of a host's losses, which may be a list with one for each level, times a weight."""
-    return value * weight if isinstance(value, Tensor) else [each * weight for each in value]
 
 
 def _of_views(loss: DistillationLoss, student: View, teacher: View) -> Tensor:
@@ -402,14 +422,3 @@ def _of_views(loss: DistillationLoss, student: View, teacher: View) -> Tensor:
             "labels, such as hints with `region='all'`, or `own_weight=0` in place of "
             '`own_loss=False`, which reads the annotations and trains without them.'
         ) from None
-
-
-def _precision(device: str) -> Callable[[], AbstractContextManager[object]]:
-    """The autocast in force now, to be entered again where the student runs inside the losses."""
-    if hasattr(torch, 'get_autocast_dtype'):
-        on, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    elif device == 'cpu':
-        on, dtype = torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
-    else:
-        on, dtype = torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype()
-    return partial(torch.autocast, device, dtype=dtype, enabled=on)

@@ -245,22 +245,15 @@ def _join_cpu_ranks(config: Config) -> None:
 
 
 def use_mixed_precision(config: Config) -> None:
-    """Train with automatic mixed precision.
-
-    Raises:
-        SetupError: there is no GPU to do it on.
-    """
-    if not torch.cuda.is_available():
-        raise SetupError(
-            '--amp needs a GPU (mmengine mixes precision on nothing else), and torch finds none. '
-            'Leave --amp out; a teacher in half precision is faster on CPUs too '
-            "(--cfg-options model.teacher.dtype='bfloat16')."
-        )
+    """Train with automatic mixed precision: mmengine's on a GPU, in bfloat16 without one."""
     wrapper = config.optim_wrapper
     # of an adversarial training the student; its discriminator stays in single precision
     wrapper = wrapper.student if 'discriminator' in wrapper else wrapper
-    wrapper.type = 'AmpOptimWrapper'
-    wrapper.setdefault('loss_scale', 'dynamic')
+    if torch.cuda.is_available():
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        wrapper.type = 'kd_dense.AutocastOptimWrapper'
 
 
 def scale_learning_rate(config: Config) -> None:

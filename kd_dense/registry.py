@@ -7,6 +7,7 @@ is looked up in the current default scope, which is ``mmdet`` or ``mmseg``.
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_WRAPPERS
 from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_INITIALIZERS
 from mmengine.registry import Registry
 
@@ -16,7 +17,10 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',
     parent=MMENGINE_CONSTRUCTORS,
     scope='kd_dense',
-    locations=['kd_dense.losses.adversarial.optim'],
+    locations=['kd_dense.losses.adversarial.optim', 'kd_dense.live_optim'],
+)
+OPTIM_WRAPPERS = Registry(
+    'optim wrapper', parent=MMENGINE_WRAPPERS, scope='kd_dense', locations=['kd_dense.autocast']
 )
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer',

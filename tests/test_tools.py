@@ -138,14 +138,6 @@ def test_a_config_that_is_not_there_is_named(tmp_path):
     assert_one_sentence(python('train.py', 'configs/no_such.py'), 'configs/no_such.py')
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU can do it')
-def test_mixed_precision_without_a_gpu_says_so(tmp_path, digits_root):
-    done = python(
-        'train.py', 'configs/digits/gfl_r18-quarter_digits.py', '--amp', '--work-dir', tmp_path
-    )
-    assert_one_sentence(done, '--amp needs a GPU', "model.teacher.dtype='bfloat16'")
-
-
 def test_slurm_script_starts_one_torchrun_per_machine(tmp_path):
     fake = tmp_path / 'srun'
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$NNODES $PORT" "$@"\n')

@@ -58,19 +58,22 @@ def _roots(config: Config) -> set[str]:
 
 
 def _data_marks(config: Config, part: str) -> Iterator[str]:
-    """A text for each data set of a part: its annotation file, or the names and sizes of images.
+    """Texts for each data set of a part: of its annotation file, or names and sizes of pictures.
 
     Data that is not there is left to the check of the training, which says how to get it.
     """
     for each in _datasets(config, part):
         root = Path(each.get('data_root') or '')
         file = root / (each.get('ann_file') or '')
+        prefix = dict(each.get('data_prefix') or {})
         if each.get('ann_file') and file.is_file():
             yield f'{part}:{sha256(file)}'
-            continue
-        folders = [root / name for name in (each.get('data_prefix') or {}).values() if name]
-        files = (path for folder in sorted(folders) for path in sorted(folder.rglob('*.*')))
-        yield part + ''.join(f'{p.relative_to(root)}:{p.stat().st_size};' for p in files)
+            # of a segmentor's data that is a list of names: the labels are pictures
+            prefix = {key: name for key, name in prefix.items() if key == 'seg_map_path'}
+        folders = sorted(root / name for name in prefix.values() if name)
+        files = [path for folder in folders for path in sorted(folder.rglob('*.*'))]
+        if files:
+            yield part + ''.join(f'{p.relative_to(root)}:{p.stat().st_size};' for p in files)
 
 
 def _files(value: Any, key: str = '') -> Iterator[Path]:

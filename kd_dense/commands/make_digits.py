@@ -24,6 +24,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--without', nargs='+', default=(), metavar='CLASS', help='in no training scene, e.g. three'
     )
+    parser.add_argument(
+        '--confuse', nargs=2, default=(), metavar='CLASS', help='exchange their training labels'
+    )
+    parser.add_argument(
+        '--confused', type=float, default=0.3, metavar='SHARE', help='in how many of their objects'
+    )
     group = parser.add_argument_group('scenes', 'explained at kd_dense.datasets.SceneSettings')
     for field in fields(SceneSettings):
         option = {'default': field.default, 'help': f'default: {field.default}'}
@@ -45,6 +51,7 @@ def main() -> None:
         try:
             settings = SceneSettings(**pairs)
             counts = (args.train, args.val, args.seed)
-            make_digits(args.out, settings, *counts, force=args.force, without=args.without)
+            wrong = dict(without=args.without, confuse=args.confuse, confused=args.confused)
+            make_digits(args.out, settings, *counts, force=args.force, **wrong)
         except ValueError as error:
             raise SetupError(str(error)) from error

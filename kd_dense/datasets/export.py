@@ -6,7 +6,7 @@ Each scene draws from its own generator: it depends on nothing but seed, split a
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -140,6 +140,8 @@ def make_digits(
     progress: bool = True,
     force: bool = False,
     without: Sequence[str] = (),
+    confuse: Sequence[str] = (),
+    confused: float = 0.3,
 ) -> Path:
     """Build the dataset in a folder, or do nothing where the same one is already there.
 
@@ -156,19 +158,26 @@ def make_digits(
         progress: Show a progress bar.
         force: Replace a dataset of digits that has other settings.
         without: Classes whose handwriting is in no training scene, in pieces neither.
+        confuse: Two classes whose labels are exchanged in training scenes; the images stay.
+        confused: Share of their objects that it happens to, each by chance.
 
     Returns:
         The folder.
 
     Raises:
         FileExistsError: `out` holds something else, or digits with other settings.
-        ValueError: A number of scenes, or the seed, is negative; or there is no such class, or
-            none is left.
+        ValueError: A number of scenes, or the seed, is negative; there is no such class, or none
+            is left; or not two classes are to be exchanged, or in no share of 0 to 1.
     """
-    if unknown := [name for name in without if name not in CLASSES]:
+    if unknown := [name for name in (*without, *confuse) if name not in CLASSES]:
         raise ValueError(f'there is no class {unknown[0]!r}; classes are {", ".join(CLASSES)}')
     if set(without) >= set(CLASSES) - {'one'}:  # of which no pieces are cut
         raise ValueError('without all classes there is nothing to draw')
+    if confuse and (len(set(confuse)) != 2 or not 0 <= confused <= 1):
+        raise ValueError(
+            'two classes are exchanged, in a share of 0 to 1; got '
+            f'{", ".join(confuse)} and {confused}'
+        )
     if min(train, val, seed) < 0:
         raise ValueError(f'train, val and seed must be 0 or more; got {train}, {val}, {seed}')
     settings = settings or SceneSettings()
@@ -177,6 +186,8 @@ def make_digits(
     recipe = {'dataset': NAME, 'version': VERSION, 'seed': seed, 'images': images}
     if without:
         recipe['without'] = sorted(without)
+    if confuse:
+        recipe |= {'confuse': sorted(confuse), 'confused': confused}
     recipe = json.loads(json.dumps({**recipe, 'settings': asdict(settings)}))
     if _already_there(out, recipe, force):
         if progress:
@@ -240,7 +251,22 @@ def _write(root: Path, recipe: dict, settings: SceneSettings, progress: bool) ->
             for index in range(recipe['images'][split]):
                 rng = np.random.default_rng([seed, number, index])
                 empty = split == 'train' and rng.random() < settings.empty
-                writer.add(draw_scene(rng, handwriting[split], settings, empty))
+                scene = draw_scene(rng, handwriting[split], settings, empty)
+                if split == 'train' and 'confuse' in recipe:
+                    # drawn from a generator of its own: the images are those of the honest set
+                    labels = np.random.default_rng([seed, len(SPLITS), index])
+                    scene = _exchanged(scene, labels, recipe['confuse'], recipe['confused'])
+                writer.add(scene)
                 bar.update()
             objects[split] = writer.close()
     return objects
+
+
+def _exchanged(scene: Scene, rng: np.random.Generator, names: Sequence[str], share: float) -> Scene:
+    """The scene with the labels of two classes exchanged, each with a probability."""
+    first, second = (CLASSES.index(name) for name in names)
+    chosen = rng.random(len(scene.labels)) < share
+    labels = scene.labels.copy()
+    labels[chosen & (scene.labels == first)] = second
+    labels[chosen & (scene.labels == second)] = first
+    return replace(scene, labels=labels)

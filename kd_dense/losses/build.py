@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..building import build, kind_of
@@ -11,16 +11,19 @@ from ..registry import MODELS
 from .base import DistillationLoss, Losses
 
 
-def build_losses(configs: Mapping[str, Mapping[str, Any]], teachers: list[str]) -> Losses:
+def build_losses(
+    configs: Mapping[str, Mapping[str, Any]], teachers: list[str], peers: Sequence[str] = ()
+) -> Losses:
     """Build losses by name; each knows afterwards who learns and who is looked at.
 
     Args:
         configs: of the losses by name.
         teachers: names of the teachers.
+        peers: names of the students beside the student.
 
     Raises:
         SetupError: one is no distillation loss, has unknown arguments, or names somebody who is
-            not there.
+            not there; or who learns would be looked at.
     """
     if not isinstance(configs, Mapping):
         raise SetupError(f'`losses` is {configs!r}; it is a dict of losses by name.')
@@ -32,8 +35,12 @@ def build_losses(configs: Mapping[str, Mapping[str, Any]], teachers: list[str]) 
         student, teacher = config.pop('student', 'student'), config.pop('teacher', None)
         loss = build(kind, config, where)
         loss.name = name
-        loss.student_name = _one_of(f'losses.{name}.student', student, ['student'])
-        loss.teacher_name = _one_of(f'losses.{name}.teacher', teacher, teachers)
+        students = ['student', *peers]
+        loss.student_name = _one_of(f'{where}.student', student, students)
+        others = [each for each in students if each != loss.student_name] if peers else []
+        if teacher is not None and teacher == loss.student_name:
+            raise SetupError(f'{where}: {teacher} would learn from itself; name another teacher.')
+        loss.teacher_name = _one_of(f'{where}.teacher', teacher, [*teachers, *others])
         losses[name] = loss
     return losses
 

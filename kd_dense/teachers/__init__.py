@@ -4,6 +4,7 @@ from .base import Teacher
 from .build import FROZEN, build_teachers, teacher_from
 from .ensemble import Ensemble
 from .frozen import FrozenTeacher
+from .live import LiveTeacher
 from .predicting import EnsembleModel
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     'Ensemble',
     'EnsembleModel',
     'FrozenTeacher',
+    'LiveTeacher',
     'Teacher',
     'build_teachers',
     'teacher_from',

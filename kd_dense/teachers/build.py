@@ -35,20 +35,22 @@ def teacher_from(config: Mapping[str, Any] | Teacher, name: str = 'teacher') -> 
 def build_teachers(
     teacher: Mapping[str, Any] | Teacher | None,
     teachers: Mapping[str, Mapping[str, Any] | Teacher] | None,
+    peers: bool = False,
 ) -> dict[str, Teacher]:
     """Build the teachers of a distiller by name.
 
     Args:
         teacher: of one, who is called ``'teacher'``.
         teachers: of several by name, in its place.
+        peers: whether students teach each other, who need no teacher besides.
 
     Raises:
         SetupError: neither or both are given, or one cannot be built.
     """
-    if (teacher is None) == (not teachers):
+    if (teacher is not None and teachers) or not (teacher is not None or teachers or peers):
         raise SetupError(
             'A distiller has one `teacher=dict(config=..., checkpoint=...)`, or several as '
-            '`teachers=dict(NAME=dict(...))`; found ' + ('neither.' if teacher is None else 'both.')
+            '`teachers=dict(NAME=dict(...))`; found ' + ('both.' if teachers else 'neither.')
         )
     named = {'teacher': teacher} if teacher is not None else dict(teachers or {})
     return {name: teacher_from(each, name) for name, each in named.items() if each is not None}

@@ -19,24 +19,16 @@ from ..hosts import Host, ModelSource, build_model, isolated_rng, read_model_con
 from ..hosts.checkpoints import class_names, load_completely, model_state, read_checkpoint
 from ..hosts.pooling import pool_in_float32
 from ..registry import TEACHERS
-from ..views import (
-    Batch,
-    HostInfo,
-    View,
-    host_info,
-    level_channels,
-    stage_channels,
-    view_class,
-)
-from .base import Teacher
+from ..views import Batch, View, view_class
 from .folding import fold_batch_norms
+from .of_model import ModelTeacher
 from .renormalize import Renormalize
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
 @TEACHERS.register_module()
-class FrozenTeacher(Teacher):
+class FrozenTeacher(ModelTeacher):
     """A trained model that is only looked at.
 
     It is built when first asked for, loaded by :meth:`load`, and moves to the device of the images
@@ -115,23 +107,6 @@ class FrozenTeacher(Teacher):
         with isolated_rng(seed=0):
             model = build_model(read_model_config(self.config, 'teacher'))
         return model.eval().requires_grad_(False)
-
-    @property
-    def info(self) -> HostInfo:
-        """What has to agree with the student."""
-        return host_info(self.model)
-
-    def offers(self, read: str) -> bool:
-        """Whether its views have a property of this name."""
-        return hasattr(view_class(self.model), read)
-
-    def channels(self, stage: int | str, read: str = 'features') -> int:
-        """Channels of the map of a stage, found by looking at one small black picture."""
-        return stage_channels(self.model, stage, read)
-
-    def level_channels(self) -> list[int]:
-        """Channels of each feature level."""
-        return level_channels(self.model)
 
     def predictor(self) -> nn.Module:
         """The model; a copy in single precision where it runs in another."""

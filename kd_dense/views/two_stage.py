@@ -46,6 +46,7 @@ class TwoStageView(DenseView):
     """
 
     family = 'two-stage'
+    of_own_loss = ('own_losses', 'proposals', '_roi_outputs', 'roi_targets')
 
     @staticmethod
     def head_of(model: Host) -> Host:

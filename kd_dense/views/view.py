@@ -6,9 +6,10 @@ levels of H * W * A predictions per image, in mmdet's order (level, row, column,
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
@@ -53,6 +54,7 @@ class View:
 
     Attributes:
         parts: names of the model's parts that run one after the other.
+        of_own_loss: names of what was noted of the model's own loss and is nothing to others.
         family: what this kind of host is called.
         label: whose view it is, for the profiler.
         annotated: whether annotations of the batch may be read.
@@ -63,6 +65,7 @@ class View:
     own_weight: float = 1.0
 
     parts: ClassVar[tuple[str, ...]] = ('backbone', 'neck')
+    of_own_loss: ClassVar[tuple[str, ...]] = ('own_losses',)
     family: ClassVar[str]
 
     def __init__(
@@ -225,6 +228,37 @@ class View:
             return value.mean()
         return sum((v.mean() for v in value), start=nothing)
 
+    def looked_at_by(
+        self,
+        student: View,
+        context: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> View:
+        """What the same pass shows to another model that learns: all of it detached.
+
+        What was not computed in the pass is, when read: without gradients, and with the model in
+        evaluation, so that no batch statistics and no random numbers change.
+
+        Args:
+            student: the view of who learns, whose proposals a two-stage model scores.
+            context: entered around such a computation, as the autocast of the training.
+        """
+        seen = self.for_student(student)
+        vars(seen).update({name: detached(value) for name, value in vars(seen).items()})
+        seen._context = partial(_at_rest, self.model, context)
+        return seen
+
+    def for_student(self, student: View) -> View:
+        """What the same pass of a teacher shows to another student.
+
+        Args:
+            student: the view of who learns.
+        """
+        seen = copy.copy(self)
+        for name in self.of_own_loss:
+            vars(seen).pop(name, None)
+        seen._student = student
+        return seen
+
     def precompute(self, names: Iterable[str]) -> None:
         """Compute of some properties what needs no student to have run.
 
@@ -256,6 +290,32 @@ class View:
         if hasattr(self.model, 'backbone'):
             notes.append((self.model.backbone, 'forward', self._note_backbone))
         return notes
+
+
+def detached(value: Any) -> Any:
+    """The same without its graph, through lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, dict):
+        return {key: detached(each) for key, each in value.items()}
+    if isinstance(value, tuple) and hasattr(value, '_make'):  # a named one
+        return type(value)._make(detached(each) for each in value)
+    if isinstance(value, list | tuple):
+        return type(value)(detached(each) for each in value)
+    return value
+
+
+@contextmanager
+def _at_rest(model: Host, context: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+    """While inside, a model in training computes as in evaluation, without gradients."""
+    training = [m for m in model.modules() if m.training]
+    model.eval()
+    try:
+        with torch.no_grad(), context():
+            yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def as_levels(features: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:

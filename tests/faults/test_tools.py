@@ -20,7 +20,6 @@ ARGUMENTS = [
     ('train', (), r'the following arguments are required: config'),
     ('train', ('nope.py',), r'There is no config nope\.py \(looked from'),
     ('train', ('digits',), r'There is no config digits'),
-    ('train', ('ld.py', '--amp'), r'--amp needs a GPU'),
     ('train', ('seg.py', '--auto-scale-lr'), r'--auto-scale-lr needs to know which batch size'),
     ('train', ('ld.py', '--launcher', 'slurm'), r'--launcher slurm is for .*SLURM_PROCID'),
     ('train', ('ld.py', '--launcher', 'pytorch'), r'--launcher pytorch is for .*RANK'),

@@ -142,6 +142,24 @@ def test_a_fingerprint_tells_what_the_result_depends_on(tmp_path, monkeypatch):
     assert changed[0] != usual[0] and changed[1] != usual[1]
 
 
+def test_label_pictures_count_where_a_segmentors_images_are_a_list_of_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    data = tmp_path / 'digits_seg'
+    labels = data / 'VOC2007/SegmentationClass'
+    labels.mkdir(parents=True)
+    names = data / 'VOC2007/ImageSets/Segmentation'
+    names.mkdir(parents=True)
+    for split in ('train', 'val'):
+        (names / f'{split}.txt').write_text('a\n')
+    (labels / 'a.png').write_bytes(b'one')
+    monkeypatch.setenv('DIGITS_SEG_ROOT', str(data))
+    text = stages('a=dict(config="configs/digits/pspnet_r18-quarter_digits-seg.py")')
+    usual = chain(tmp_path, text).jobs[0].fingerprint
+    assert chain(tmp_path, text).jobs[0].fingerprint == usual
+    (labels / 'a.png').write_bytes(b'other')
+    assert chain(tmp_path, text).jobs[0].fingerprint != usual
+
+
 def test_steps_stretch_the_schedule():
     config = Config.fromfile(ROOT / 'configs/digits/structured_pspnet_r18-quarter_digits-seg.py')
     config.custom_hooks.append(

@@ -409,3 +409,33 @@ def test_a_class_may_be_left_out_of_training_pieces_included(tmp_path, monkeypat
 def test_classes_that_cannot_be_left_out(names, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         make_digits(tmp_path / 'out', without=names)
+
+
+def test_labels_of_two_classes_are_exchanged_in_training_alone(tmp_path):
+    names = dict(confuse=['eight', 'three'], progress=False, train=30, val=4)
+    plain = make_digits(tmp_path / 'plain', train=30, val=4, progress=False)
+    some = make_digits(tmp_path / 'some', **names, confused=0.5)
+    every = make_digits(tmp_path / 'every', **names, confused=1)
+
+    def labels(root, split):
+        content = json.loads((root / f'annotations/{split}.json').read_text())
+        return np.array([each['category_id'] - 1 for each in content['annotations']])
+
+    honest, three, eight = labels(plain, 'train'), 3, 8
+    both = np.isin(honest, (three, eight))
+    wrong = np.where(honest == three, eight, three)
+    assert (labels(every, 'train') == np.where(both, wrong, honest)).all()
+    exchanged = labels(some, 'train') != honest
+    assert not exchanged[~both].any() and 0 < exchanged[both].mean() < 1
+    assert (labels(some, 'train')[exchanged] == wrong[exchanged]).all()
+    for root in (some, every):
+        assert (labels(root, 'val') == labels(plain, 'val')).all()
+        for image in (plain / 'VOC2007/JPEGImages').iterdir():
+            assert (root / 'VOC2007/JPEGImages' / image.name).read_bytes() == image.read_bytes()
+    assert json.loads((some / 'digits.json').read_text())['confuse'] == ['eight', 'three']
+
+
+@pytest.mark.parametrize(('names', 'share'), [(['one', 'one'], 0.3), (['one', 'two'], 1.5)])
+def test_labels_that_cannot_be_exchanged(names, share, tmp_path):
+    with pytest.raises(ValueError, match='two classes are exchanged, in a share of 0 to 1'):
+        make_digits(tmp_path / 'out', confuse=names, confused=share)
