@@ -20,6 +20,8 @@ from tests.helpers.models import distiller, gfl, losses
 from tests.helpers.pairs import retina
 from tests.helpers.two_stage import faster_rcnn
 
+pytestmark = pytest.mark.usefixtures('own_scope')
+
 
 def changed(model, label: int, shift: float) -> dict[str, int]:
     """How many numbers of each weight a shift changes."""

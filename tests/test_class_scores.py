@@ -28,6 +28,8 @@ from tests.helpers.models import gfl
 from tests.helpers.trainings import base_config, shapes_config, state
 from tests.helpers.two_stage import faster_rcnn
 
+pytestmark = pytest.mark.usefixtures('own_scope')
+
 
 def random_scores(number: int = 200, classes: int = 4) -> Scored:
     generator = torch.Generator().manual_seed(0)
