@@ -1,9 +1,11 @@
 """Fixtures that many tests share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from yapf.yapflib import yapf_api
 
 from kd_dense.datasets import make_digits
@@ -20,3 +22,10 @@ yapf_api.FormatCode = lambda text, **_: (text, True)
 def digits_root(tmp_path_factory) -> Path:
     """The embedded dataset with 12 training and 6 validation scenes."""
     return make_digits(tmp_path_factory.mktemp('data') / 'digits', train=12, val=6, progress=False)
+
+
+@pytest.fixture
+def own_scope() -> Iterator[None]:
+    """Mmdet's scope, and afterwards the one before: a runner leaves its own behind."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield

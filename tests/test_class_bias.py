@@ -1,6 +1,9 @@
 """The bias of one class: shifted in one place, and as much as the teacher says."""
 
+import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +19,8 @@ from tests.helpers import segmentation
 from tests.helpers.models import distiller, gfl, losses
 from tests.helpers.pairs import retina
 from tests.helpers.two_stage import faster_rcnn
+
+pytestmark = pytest.mark.usefixtures('own_scope')
 
 
 def changed(model, label: int, shift: float) -> dict[str, int]:
@@ -109,6 +114,7 @@ def trained(digits_root, tmp_path, monkeypatch):
         losses=losses(ld=0.25),
     )
     whole['test_dataloader'] = whole['val_dataloader']
+    whole['test_evaluator'] = whole['val_evaluator']
     Config(whole).dump('pair.py')
     model = build_model(gfl(num_classes=10))
     torch.save(dict(state_dict=model.state_dict(), meta={}), 'student.pth')
@@ -136,11 +142,76 @@ def test_the_command_writes_a_plain_student(trained, monkeypatch, capsys):
     assert 'three: mean probability' in capsys.readouterr().out
 
 
+def metrics_of_last_test(folder: Path) -> dict:
+    (file,) = folder.glob('*/*.json')
+    return json.loads(file.read_text())
+
+
+def test_the_command_measures_before_and_after(trained, monkeypatch, capsys):
+    call(monkeypatch, 'pair.py', 'student.pth', '--class', 'three', '--shift', '20', '--measure')
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    table = {' '.join(words[:-3]): words[-3:] for words in lines if len(words) > 4}
+    before, after, change = (float(x) for x in table['right class, three'])
+    assert after == 100 > before and change == pytest.approx(after - before)
+    assert float(table['right class, mean of the other classes'][1]) == 0
+    told = metrics_of_last_test(Path('shifted'))
+    assert told['box_acc/three'] == 100 and told['box_acc/one'] == 0
+    assert float(table['right class, all boxes'][1]) == pytest.approx(told['box_acc/all'])
+    # what is written is what was measured
+    written = torch.load('shifted/student.pth', weights_only=False)['meta']['made_by']
+    assert written['class_bias'] == dict(three=20)
+
+
+def test_the_command_chooses_by_validation(trained, monkeypatch, capsys):
+    arguments = ('--class', 'three', '--shift', 'validation', '--measure')
+    call(monkeypatch, 'pair.py', 'student.pth', *arguments)
+    said = capsys.readouterr().out
+    found = re.search(r'boxes of the right class (\S+) % before, (\S+) % after; an upper', said)
+    before, after = map(float, found.groups())
+    row = re.search(r'right class, all boxes +(\S+) +(\S+)', said)
+    assert (before, after) == pytest.approx(tuple(map(float, row.groups())), abs=0.011)
+    assert after >= before  # the tests are of the validation images here
+
+
+@pytest.fixture
+def trained_segmentor(tmp_path, monkeypatch):
+    """Config and checkpoint of a segmentor with a teacher."""
+    from tests.helpers.trainings import shapes_config
+
+    monkeypatch.chdir(tmp_path)
+    whole = shapes_config(tmp_path / 'data', tmp_path / 'out')
+    whole['model'] = segmentation.distiller()
+    whole['optim_wrapper'] = dict(optimizer=dict(type='AdamW', lr=0.01))
+    whole['test_dataloader'], whole['test_evaluator'] = (
+        whole['val_dataloader'], whole['val_evaluator'],
+    )  # fmt: skip
+    Config(whole).dump('pair.py')
+    model = segmentation.build(segmentation.segmentor())
+    torch.save(dict(state_dict=model.state_dict(), meta={}), 'student.pth')
+
+
+def test_the_command_measures_a_segmentor(trained_segmentor, monkeypatch, capsys):
+    arguments = ('--class', 'disc', '--shift', 'validation', '--measure')
+    call(monkeypatch, 'pair.py', 'student.pth', *arguments)
+    said = capsys.readouterr().out
+    found = re.search(r'mean IoU (\S+) % before, (\S+) % after', said)
+    row = re.search(r'mIoU +(\S+) +(\S+)', said)
+    first, second = (tuple(map(float, each.groups())) for each in (found, row))
+    assert first == pytest.approx(second, abs=0.011) and first[1] > first[0]
+    assert 'IoU, disc ' in said and 'IoU, mean of the other classes ' in said
+    told = metrics_of_last_test(Path('shifted'))
+    assert told['mIoU'] == pytest.approx(second[1], abs=0.011)
+
+
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
         (('--class', 'drei'), "no class 'drei'; the student knows zero, one"),
         (('--class', 'three', '--shift', 'much'), 'invalid shift value'),
+        (
+            ('--class', 'three', '--measure', '--cfg-options', 'test_evaluator=None'),
+            'has no `test_evaluator`',
+        ),
         (('--class', 'three', '--cfg-options', 'model.losses.ld.weight=1'), ''),
     ],
 )

@@ -157,3 +157,44 @@ def test_roots_of_label_pictures_come_from_the_environment(monkeypatch, variable
         assert dataset.data_root == f'/somewhere/{root}'
     assert config.test_dataloader.dataset.data_root == f'/somewhere/{root}'
     assert config.val_evaluator.type == 'IoUMetric'
+
+
+OMITTED = (
+    ('digits/{}gfl_r18-quarter_digits-without-three.py', 'soft-ld_', 'DIGITS'),
+    ('digits/{}pspnet_r18-quarter_digits-seg-without-three.py', 'soft_', 'DIGITS_SEG'),
+)
+
+
+@pytest.mark.parametrize(('name', 'method', 'variable'), OMITTED)
+def test_a_class_is_left_out_of_training_alone(monkeypatch, name, method, variable):
+    monkeypatch.setenv(f'{variable}_ROOT', '/all')
+    monkeypatch.setenv(f'{variable}_WITHOUT_THREE_ROOT', '/others')
+    for config in (Config.fromfile(FOLDER / name.format(each)) for each in ('', method)):
+        assert config.train_dataloader.dataset.data_root == '/others/'
+        for part in ('val', 'test'):
+            assert config[f'{part}_dataloader'].dataset.data_root == '/all/'
+            assert config[f'{part}_evaluator'].get('ann_file', '/all/').startswith('/all/')
+        classes = config.train_dataloader.dataset.metainfo.classes
+        assert classes == config.val_dataloader.dataset.metainfo.classes and 'three' in classes
+
+
+@pytest.mark.parametrize(('name', 'method', 'variable'), OMITTED)
+def test_two_steps_by_the_teacher_alone(name, method, variable):
+    config = read(name.format(method))
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        model = MODELS.build(config.model)
+    model.init_weights()
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    before = {key: value.clone() for key, value in model.student.named_parameters()}
+    for _ in range(2):
+        data = batch_for(model.student)
+        data['data_samples'] = [
+            type(sample)(metainfo=sample.metainfo) for sample in data['data_samples']
+        ]
+        logs = model.train().train_step(data, optimizer)
+        assert torch.isfinite(logs['loss']) and logs['loss'] > 0
+    trained = config.model.get('trains') or ('backbone', 'neck', 'bbox_head')
+    changed = {key.split('.')[0] for key, value in model.student.named_parameters()
+               if not torch.equal(value, before[key])}  # fmt: skip
+    assert changed == set(trained)

@@ -16,6 +16,7 @@ from .fingerprint import fingerprint
 from .notes import read_note, row_of
 
 PLACE = re.compile(r'\{([A-Za-z_][\w-]*)(?:\.(\w+))?\}')  # {NAME}, {NAME.best}, {NAME.config}
+SHIFTED = 'student.pth'  # what kd-dense class-bias writes
 PARTS = (None, 'best', 'config')
 
 
@@ -82,12 +83,18 @@ class Job:
     def fingerprint(self) -> str:
         """Of everything that the result depends on; see :func:`.fingerprint.fingerprint`."""
         needs = {name: job.fingerprint for name, job in self.needs.items()}
-        return fingerprint(self.config, needs, ' '.join(self.evaluates))
+        besides = [*self.evaluates, *map(str, self.class_bias or ())]
+        return fingerprint(self.config, needs, ' '.join(besides))
 
     @property
     def evaluates(self) -> list[str]:
         """Checkpoints whose mean it tests, as the file names them; empty of a training."""
         return list(self.stage.about.get('evaluates', ()))
+
+    @property
+    def class_bias(self) -> tuple[str, str | float] | None:
+        """The class whose bias is shifted in what it tests, and the shift."""
+        return next(iter(self.stage.about.get('class_bias', {}).items()), None)
 
     @property
     def begun(self) -> bool:
@@ -110,6 +117,9 @@ class Job:
 
     def checkpoint(self, best: bool = False) -> Path | None:
         """The plain student that is handed over: the last one, or the best; None without any."""
+        if self.class_bias:
+            shifted = self.folder / SHIFTED
+            return shifted if shifted.is_file() else None
         found = sorted(self.folder.glob('best_*.pth')) if best else []
         found = [path for path in found if not path.stem.endswith('_student')]
         found = found[-1:] or checkpoints_of(self.folder)[:1]

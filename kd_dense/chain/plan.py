@@ -33,6 +33,7 @@ STAGE_KEYS = {
     'student': 'config whose model is trained instead',
     'teacher': "'{NAME}' of another stage, or a teacher's config and checkpoint",
     'evaluates': "stages whose mean prediction is tested, in the place of a training: ['{NAME}']",
+    'class_bias': "shifts one class's bias in what is tested: {'three': 'auto'}; see class-bias",
     'recipe': "how the teacher teaches: a recipe's name, path, or 'auto'; config is a plain one",
     'options': 'changes of the config, as --cfg-options takes them',
     'steps': 'iterations (or epochs, where the config counts them); schedules stretch along',
@@ -134,6 +135,8 @@ def _stages(path: Path, said: Mapping[str, Any]) -> Iterator[tuple[str, Stage]]:
         if not isinstance(about, Mapping) or 'config' not in about:
             raise SetupError(f'{where} has no `config`: name the config of a training.')
         check_keys(where, about, STAGE_KEYS)
+        if 'class_bias' in about:
+            _check_class_bias(where, about)
         needs[name] = tuple(dict.fromkeys(_named(where, about, list(abouts))))
     waiting = dict(abouts)
     while waiting:
@@ -142,6 +145,16 @@ def _stages(path: Path, said: Mapping[str, Any]) -> Iterator[tuple[str, Stage]]:
             raise SetupError(f'{path}: the stages {listed(list(waiting))} wait for each other.')
         for name in ready:
             yield name, Stage(name, waiting.pop(name), name in parts['compare'], needs[name])
+
+
+def _check_class_bias(where: str, about: Mapping[str, Any]) -> None:
+    """Check what a stage says of a shift: one class of one student."""
+    said = about['class_bias']
+    if not isinstance(said, Mapping) or len(said) != 1 or len(about.get('evaluates', ())) != 1:
+        raise SetupError(
+            f"{where}: class_bias is {said!r}; it names one class, as {{'three': 'auto'}}, and "
+            "`evaluates` names one stage, as ['{NAME}']."
+        )
 
 
 def _named(where: str, value: Any, known: list[str]) -> Iterator[str]:

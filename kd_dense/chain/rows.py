@@ -27,7 +27,15 @@ from .plan import Chain
 # two-sided 95 % of Student's t by degrees of freedom: what few seeds leave open
 T95 = (math.nan, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 NORMAL95 = 1.96
-TOLD = ('config', 'student', 'recipe', 'teacher', 'options', 'evaluates')  # of the chain file
+TOLD = (
+    'config',
+    'student',
+    'recipe',
+    'teacher',
+    'options',
+    'evaluates',
+    'class_bias',
+)  # of the chain file
 STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked', 'integral.project')
 Row = Mapping[str, Any]
 
@@ -72,6 +80,8 @@ def make_row(chain: Chain, job: Job) -> dict[str, Any] | None:
     found = validations(read_scalars(job.folder))
     if job.evaluates:
         tested = _tested(job.folder)
+        if tested and job.class_bias:
+            tested['shift'] = _shift(str(own), job.class_bias[0])
         found = {steps: tested} if tested else {}
     if not files or (job.evaluates and not found):
         return None
@@ -102,6 +112,11 @@ def _tested(folder: Path) -> dict[str, float]:
     return metrics_of(json.loads(files[-1].read_text(encoding='utf-8'))) if files else {}
 
 
+def _shift(checkpoint: str, name: str) -> float:
+    """By how much the bias of a class was shifted in a checkpoint."""
+    return read_checkpoint(checkpoint, 'student')['meta']['made_by']['class_bias'][name]
+
+
 def parameters(state: Mapping[str, Any]) -> int:
     """How many weights a plain model has, statistics left out."""
     return sum(v.numel() for key, v in state.items() if not key.endswith(STATISTICS))
@@ -118,7 +133,10 @@ def metrics(rows: Sequence[Row], chain: Chain) -> list[Metric]:
     named = chain.settings.get('metrics')
     if named:
         scales = {metric.key: metric.scale for metric in METRICS}
-        return [Metric(key, title, '', scales.get(key, 1)) for title, key in named.items()]
+        return [
+            Metric(key, title, '', scales.get(key, 100 if key.startswith('coco/') else 1))
+            for title, key in named.items()
+        ]
     return [metric for metric in METRICS if metric.key in measured][:3]
 
 
@@ -136,7 +154,7 @@ def points(row: Row, metric: Metric, share: float = 1.0) -> float | None:
     steps = sorted(int(step) for step in row['validations'])
     behind = [step for step in steps if step >= share * row['steps']] or steps[-1:]
     value = row['validations'][str(behind[0])].get(metric.key) if behind else None
-    return None if value is None or value < 0 else value * metric.scale
+    return None if value is None or value == -1 else value * metric.scale  # -1: of COCO, no object
 
 
 def settled(rows: Sequence[Row], metric: Metric, within: float = 0.5) -> bool | None:

@@ -50,6 +50,11 @@ class Means:
         if job.evaluates:
             options = [option for option in self.options if option != '--amp']
             tested = [job.filled(each) for each in job.evaluates]
+            if job.class_bias:
+                name, shift = job.class_bias
+                how = ['--class', name, f'--shift={shift}', '--measure', '--out', str(job.folder)]
+                alone = [sys.executable, '-m', 'kd_dense', 'class-bias', where[0], *tested]
+                return [*alone, *how, *options]
             return [*start, 'kd_dense', 'test', where[0], *tested, *where[1:], *options]
         return [*start, 'kd_dense', 'train', *where, '--resume', *self.options]
 

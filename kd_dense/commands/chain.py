@@ -166,7 +166,8 @@ def state(job: Job, waits: bool) -> str:
 def show(chain: Chain, jobs: list[Job]) -> None:
     """Draw curves, write the report of the first seed, and say where students and pictures are."""
     seed = next((job.run_seed for job in jobs if job.run_seed is not None), None)
-    folders = [str(job.folder) for job in jobs if job.run_seed in (None, seed) and job.trained]
+    logged = [job for job in jobs if job.trained and not job.evaluates]  # a test has no curve
+    folders = [str(job.folder) for job in logged if job.run_seed in (None, seed)]
     if not folders:
         return
     kd_dense = [sys.executable, '-m', 'kd_dense']

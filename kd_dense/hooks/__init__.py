@@ -1,7 +1,8 @@
-"""Hooks for distilling: student checkpoints, weight schedules, loss balance and pictures."""
+"""Hooks for distilling: student checkpoints, weight schedules, loss balance, metrics, pictures."""
 
 from .around_step import AroundStepHook
 from .checkpoint_guard import CheckpointGuardHook
+from .class_metrics import ClassMetricsHook
 from .loss_balance import LossBalanceHook
 from .pictures import DistillationPictureHook
 from .random_state import RandomStateHook
@@ -11,6 +12,7 @@ from .weight_schedule import WeightScheduleHook, factor_at
 __all__ = [
     'AroundStepHook',
     'CheckpointGuardHook',
+    'ClassMetricsHook',
     'DistillationPictureHook',
     'LossBalanceHook',
     'RandomStateHook',

@@ -7,13 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..errors import SetupError
 from ..registry import MODELS
 from ..views import OneStageView, host_info
 from ..views.info import BINS
 from .base import DistillationLoss, global_divisor
 from .checks import check_choice, check_temperature
 from .functional import softmax_kl
-from .regions import main_region, region_demands, vlr_overlaps
+from .regions import REGIONS, region_demands, vlr_overlaps
 
 
 def edge_kl(student: Tensor, teacher: Tensor, bins: int, temperature: float) -> Tensor:
@@ -37,13 +38,14 @@ def edge_kl(student: Tensor, teacher: Tensor, bins: int, temperature: float) -> 
 
 @MODELS.register_module()
 class LocalizationDistillation(DistillationLoss):
-    r"""Localization distillation in the main region or the valuable localization region.
+    r"""Localization distillation in the main region, the valuable one, or at all positions.
 
     Main region: :math:`\sum_p w_p \sum_e \mathrm{KL}_{pe} T^2 / \max(\sum_p w_p, 1)` over the
     positives p of the student's own assignment and their edges e, with w the student's best class
     score (detached). Valuable localization region: the same with w = 1 over the positions whose
     DIoU with some object lies in [0.25 a, a), a being ATSS's own threshold for that object
-    [1, section 3.3, algorithm 1].
+    [1, section 3.3, algorithm 1]. All positions: w is the teacher's best class score;
+    this needs no labels, and no paper has it.
 
     Sources: [1] Zheng et al., "Localization Distillation for Object Detection", arXiv 2102.12252,
     equations 2 to 5; [2] mmdet's ``LDHead`` (main region only) and the authors' code.
@@ -57,28 +59,33 @@ class LocalizationDistillation(DistillationLoss):
     authors' valuable region takes in up to a multiple of 32 pixels, never counts.
 
     Args:
-        region: ``'main'`` or ``'vlr'``.
+        region: ``'main'``, ``'vlr'`` or ``'all'``.
         temperature: T.
         weight: see :class:`DistillationLoss`.
         variant: ``'paper'`` or ``'reference'``.
 
     Raises:
-        SetupError: an unknown choice or a temperature that is not positive.
+        SetupError: an unknown choice, a temperature that is not positive, or a published code of
+            what has none.
     """
-
-    reads = ('box_logits', 'assignment')
 
     def __init__(
         self,
-        region: Literal['main', 'vlr'] = 'main',
+        region: Literal['main', 'vlr', 'all'] = 'main',
         temperature: float = 10.0,
         weight: float = 0.25,
         variant: Literal['paper', 'reference'] = 'paper',
     ) -> None:
         super().__init__(weight)
-        check_choice('region', region, ('main', 'vlr'))
+        check_choice('region', region, ('main', 'vlr', 'all'))
         check_choice('variant', variant, ('paper', 'reference'))
         check_temperature(temperature)
+        if region == 'all' and variant == 'reference':
+            raise SetupError(
+                "No published code distils localization at all positions; set `variant='paper'`, "
+                "or a region that has some, 'main' or 'vlr'."
+            )
+        self.reads = ('box_logits', 'cls_logits' if region == 'all' else 'assignment')
         self.region = region
         self.temperature = temperature
         self.variant = variant
@@ -97,12 +104,13 @@ class LocalizationDistillation(DistillationLoss):
         """The raw loss of one batch, a scalar."""
         reference = self.variant == 'reference'
         overlaps = vlr_overlaps(student, self.variant) if self.region == 'vlr' else None
-        mask = main_region(student, teacher) if overlaps is None else overlaps >= 0
+        mask = REGIONS[self.region](student, teacher) if overlaps is None else overlaps >= 0
         s, t = student.flat_box_logits[mask], teacher.flat_box_logits[mask]
         bins = s.shape[-1] // 4
         kl = edge_kl(s, t, bins, self.temperature)
         if overlaps is None:
-            weights = student.flat_cls_logits[mask].detach().sigmoid().amax(dim=-1)
+            surer = teacher if self.region == 'all' else student
+            weights = surer.flat_cls_logits[mask].detach().sigmoid().amax(dim=-1)
         elif reference:
             weights = overlaps[mask]
         else:

@@ -13,8 +13,9 @@ CHAINS = sorted((ROOT / 'configs/chains').glob('*.py'))
 @pytest.fixture(autouse=True)
 def _elsewhere(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    for name in ('AQUARIUM_ROOT', 'CAMVID_ROOT', 'DIGITS_ROOT', 'DIGITS_SEG_ROOT'):
-        monkeypatch.setenv(name, str(tmp_path))
+    digits = ('DIGITS', 'DIGITS_SEG', 'DIGITS_WITHOUT_THREE', 'DIGITS_SEG_WITHOUT_THREE')
+    for name in ('AQUARIUM', 'CAMVID', *digits):
+        monkeypatch.setenv(f'{name}_ROOT', str(tmp_path))
 
 
 @pytest.mark.parametrize('file', CHAINS, ids=lambda path: path.stem)
@@ -41,3 +42,24 @@ def test_the_student_of_a_demo_is_compared_with_itself_alone(name):
     told = ''.join(p.read_text() for p in (ROOT / 'configs').rglob('digits*.py'))
     told = told.replace(' \\\n#    ', '')
     assert build.replace('kd-dense make-digits', 'tools/make_digits.py') in told
+
+
+@pytest.mark.parametrize('name', ['omitted_digits', 'omitted_digits-seg'])
+def test_an_omitted_class_is_in_no_scene_of_the_students_and_in_all_validations(name):
+    chain = read_chain(f'configs/chains/{name}.py')
+    complete, without = chain.settings['prepare']
+    assert without.split()[2] == f'{complete.split()[2]}_without_three'
+    scenes = without.replace('_without_three', '').replace(' --without three', '')
+    assert scenes == complete  # but for the class the scenes are of one kind
+    trained = {complete.split()[2]: set(), without.split()[2]: set()}
+    for job in chain.jobs:
+        assert job.config.val_dataloader.dataset.data_root == f'{complete.split()[2]}/'
+        assert 'kd_dense.ClassMetricsHook' in [hook.type for hook in job.config.custom_hooks]
+        trained[job.config.train_dataloader.dataset.data_root[:-1]].add(job.stage.name)
+    assert set(trained[complete.split()[2]]) == {'teacher', 'labels_all'}
+    shifts = {job.stage.name: job.class_bias for job in chain.jobs if job.class_bias}
+    assert shifts['label_free'] == ('three', 'auto')
+    assert shifts['validation'] == ('three', 'validation')
+    models = [job.config.model for job in chain.jobs if 'labels' in job.stage.name]
+    taught = next(job.config.model for job in chain.jobs if job.stage.name == 'student')
+    assert all(model == taught.student for model in models) and taught.own_loss is False

@@ -391,6 +391,12 @@ def test_a_class_may_be_left_out_of_training_pieces_included(tmp_path, monkeypat
     content = json.loads((root / 'annotations/train.json').read_text())
     assert not {each['category_id'] for each in content['annotations']} & {2, 4}
     assert len(content['categories']) == 10
+    for split in ('train', 'val'):
+        names = (root / f'VOC2007/ImageSets/Segmentation/{split}.txt').read_text().split()
+        folder = root / 'VOC2007/SegmentationClass'
+        pictures = [np.array(Image.open(folder / f'{name}.png')) for name in names]
+        drawn = set(np.unique(pictures)) - {0, 255}
+        assert drawn & {2, 4} == set() if split == 'train' else drawn  # 0 is the background
     assert json.loads((root / 'digits.json').read_text())['without'] == ['one', 'three']
     with pytest.raises(FileExistsError, match=r"without \['one', 'three'\], not None"):
         make_digits(tmp_path / 'out', train=6, val=6, progress=False)

@@ -34,9 +34,11 @@ def slow_loss(student, teacher, region: str, variant: str, temperature: float) -
     scores = student.flat_cls_logits.sigmoid().tolist()
     overlaps = vlr_overlaps(student, variant)
     mask = student.positives if region == 'main' else overlaps >= 0
+    if region == 'all':
+        mask, scores = student.valid, teacher.flat_cls_logits.sigmoid().tolist()
     total = weight_sum = 0.0
     for i, p in mask.nonzero().tolist():
-        if region == 'main':
+        if region in ('main', 'all'):
             weight = max(scores[i][p])
         else:
             weight = overlaps[i, p].item() if variant == 'reference' else 1.0
@@ -137,6 +139,23 @@ def test_the_loss_equals_a_slow_loop(region, variant, temperature):
     )
 
 
+def test_all_positions_equal_a_slow_loop_and_ask_no_labels():
+    student, teacher = pair()
+    assert not student.valid.all()  # padding is left out
+    expected = slow_loss(student, teacher, 'all', 'paper', 10.0)
+    unlabelled = OneStageView(student.model, student.batch)
+    unlabelled.annotated = False
+    loss = LocalizationDistillation('all')
+    value = loss(unlabelled, teacher)
+    value.backward()
+    assert value.item() == pytest.approx(expected, rel=1e-3) and expected > 0.01
+    head = student.model.bbox_head
+    assert head.gfl_reg.weight.grad.abs().sum() > 0 and head.gfl_cls.weight.grad is None
+    assert all(p.grad is None for p in teacher.model.parameters())
+    same = OneStageView(student.model, student.batch, torch.no_grad)
+    assert abs(loss(unlabelled, same).item()) < 1e-4
+
+
 def test_weights_that_sum_to_less_than_one_are_not_divided_by():
     student, teacher = pair(boxes=((), ((30.0, 20.0, 100.0, 85.0),)))
     student.flat_cls_logits = student.flat_cls_logits - 6
@@ -235,8 +254,9 @@ def test_the_reference_has_the_gradient_of_mmdets_own_ld_head():
 @pytest.mark.parametrize(
     ('choice', 'message'),
     [
-        (dict(region='box'), "region is 'box'; choose one of 'main', 'vlr'"),
+        (dict(region='box'), "region is 'box'; choose one of 'main', 'vlr', 'all'"),
         (dict(variant='mine'), "variant is 'mine'; choose one of 'paper', 'reference'"),
+        (dict(region='all', variant='reference'), 'No published code distils localization at all'),
         (dict(temperature=0), 'temperature is 0; it must be above 0'),
     ],
 )
