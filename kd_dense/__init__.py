@@ -42,7 +42,7 @@ from .registry import (
     VIEWS,
     WEIGHT_INITIALIZERS,
 )
-from .teachers import EMATeacher, Ensemble, FrozenTeacher, Teacher
+from .teachers import EMATeacher, Ensemble, FrozenTeacher, Gate, Teacher
 from .version import __version__
 from .views import View
 
@@ -74,6 +74,7 @@ __all__ = [
     'FeatureImitation',
     'FocalGlobal',
     'FrozenTeacher',
+    'Gate',
     'Holistic',
     'LiveOptimWrapperConstructor',
     'LocalizationDistillation',

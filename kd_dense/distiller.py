@@ -112,6 +112,7 @@ class Distiller(BaseModel):
         self.losses: Losses
         with isolated_rng():
             for each in self.teachers.values():
+                each.meet(self.live)
                 each.connect(self.student)
             self.losses = build_losses(losses or {}, list(self.teachers), list(self.peers))
             for loss in self.losses.values():
@@ -280,6 +281,7 @@ class Distiller(BaseModel):
                 with record_function(f'kd_dense/{peer.name}'):
                     own = peer.train_on(batch)
                 losses = losses | {f'{peer.name}.{part}': value for part, value in own.items()}
+            sights.look(batch, student, of_this_step=True)
         for teacher, view in sights.of_teachers():
             own = teacher.own_losses(view, student)
             losses = losses | {f'loss_{teacher.name}_{part}': v for part, v in own.items()}
@@ -296,7 +298,7 @@ class Distiller(BaseModel):
         if not self.own_loss:
             student.precompute({read for each in sights.losses for read in each.read_names()})
             return {}
-        with student.recording() if sights.losses else nullcontext():
+        with student.recording() if sights.recorded else nullcontext():
             inputs, samples = student.batch.images, student.batch.samples
             losses = self.student(inputs, samples, mode='loss')
         if self.own_weight != 1:

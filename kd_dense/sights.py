@@ -31,19 +31,26 @@ class Sights:
         self.losses = [loss for loss in losses if loss.active]
         self._seen: dict[tuple[str, str], View] = {}  # of whom, by whom
 
-    def look(self, batch: Batch, student: View) -> None:
+    def look(self, batch: Batch, student: View, of_this_step: bool = False) -> None:
         """Run the teachers that a loss looks at, as deep as needs no student to have run.
 
         Args:
             batch: the student's.
             student: the student's view.
+            of_this_step: whether to look at those that show what own losses have computed.
         """
         for name, teacher in self.teachers.items():
             looking = [loss for loss in self.losses if loss.teacher_name == name]
-            if looking:
+            # a mean of what trains has a loss of its own, whatever the others count
+            if (looking or of_this_step) and teacher.of_this_step == of_this_step:
                 view = self._seen[name, STUDENT] = teacher.view(batch, student)
                 view.label = name
                 view.precompute({read for loss in looking for read in loss.read_names()})
+
+    @property
+    def recorded(self) -> bool:
+        """Whether anybody looks at what own losses compute."""
+        return bool(self.losses) or any(each.of_this_step for each in self.teachers.values())
 
     def of_teachers(self) -> Iterator[tuple[Teacher, View]]:
         """The teachers that were looked at, with what they show the student."""

@@ -5,6 +5,7 @@ from .build import FROZEN, build_teachers, teacher_from
 from .ema import EMATeacher
 from .ensemble import Ensemble
 from .frozen import FrozenTeacher
+from .gate import Gate
 from .live import LiveTeacher
 from .predicting import EnsembleModel
 
@@ -14,6 +15,7 @@ __all__ = [
     'Ensemble',
     'EnsembleModel',
     'FrozenTeacher',
+    'Gate',
     'LiveTeacher',
     'Teacher',
     'build_teachers',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class Teacher(ABC):
         classes: names of the classes it knows, in order; None where unknown.
         same_classes: whether teacher and student must know the same classes in the same order.
         untrained: whether it teaches with random weights.
+        of_this_step: whether it shows what the models that train have computed in this step, and so
+            is looked at behind their own losses.
     """
 
     name: str = 'teacher'
@@ -37,12 +40,23 @@ class Teacher(ABC):
     classes: tuple[str, ...] | None = None
     same_classes: bool = True
     untrained: bool = False
+    of_this_step: bool = False
 
     def connect(self, student: Host) -> None:  # noqa: B027 - most teachers need no student
         """Build what depends on the student; called when the distiller is built.
 
         Args:
             student: the student's model, before its weights are initialised or loaded.
+        """
+
+    def meet(self, live: Mapping[str, Teacher]) -> None:  # noqa: B027 - most need nobody else
+        """Get to know the models that train; called when the distiller is built.
+
+        Args:
+            live: the student and its peers by name, as others look at them.
+
+        Raises:
+            SetupError: one that it needs is not there.
         """
 
     @property

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
-from mmengine.logging import print_log
+import torch
+from mmengine.logging import MessageHub, print_log
 from torch import Tensor, nn
 
 from ..errors import SetupError
-from ..hosts import Host
+from ..hosts import Host, numbered_generator
 from ..hosts.heads import box_encoding, predicts_bins
+from ..losses.checks import check_choice
 from ..losses.maps import resized, size_of
 from ..registry import TEACHERS
 from ..views import (
@@ -51,14 +53,23 @@ class Ensemble(Teacher):
     Args:
         members: teachers by name, as of a distiller: ``a=dict(config=..., checkpoint=...)``.
         same_classes: see :class:`Teacher`.
+        pick: ``'all'``, the mean of all; or ``'random'``, one of them in each step, at the cost of
+            one: the target is the mean over the steps. Which is drawn by seed and step, so that a
+            resumed training draws the same; each rank draws its own.
+        seed: of the draws.
 
     Raises:
-        SetupError: no members, or one that cannot be built.
+        SetupError: no members, one that cannot be built, or an unknown choice.
     """
 
     def __init__(
-        self, members: Mapping[str, Mapping[str, Any] | Teacher], same_classes: bool = True
+        self,
+        members: Mapping[str, Mapping[str, Any] | Teacher],
+        same_classes: bool = True,
+        pick: Literal['all', 'random'] = 'all',
+        seed: int = 0,
     ) -> None:
+        check_choice('pick', pick, ('all', 'random'))
         if not isinstance(members, Mapping) or not members:
             raise SetupError(
                 'An Ensemble has `members=dict(a=dict(config=..., checkpoint=...), b=...)`; found '
@@ -66,6 +77,8 @@ class Ensemble(Teacher):
             )
         self.members = {name: teacher_from(each, name) for name, each in members.items()}
         self.same_classes = same_classes
+        self.pick = pick
+        self.seed = seed
         self.source = ', '.join(each.source for each in self.members.values())
         self.untrained = any(each.untrained for each in self.members.values())
         self._agree = False
@@ -157,7 +170,8 @@ class Ensemble(Teacher):
                 'Take models that were trained on the same ones.'
             )
         self.classes = next(iter(known.values()), None)
-        print_log(f'The {self.name} is the mean of {len(self.members)} models.', 'current')
+        way = 'one at a time' if self.pick == 'random' else 'their mean'
+        print_log(f'The {self.name} is {len(self.members)} models, {way}.', 'current')
 
     def view(self, batch: Batch, student: View | None = None) -> View:
         """What losses may look at for one batch: the mean of the members' predictions.
@@ -166,11 +180,20 @@ class Ensemble(Teacher):
             batch: the student's batch, images (N, 3, H, W) normalised for the student.
             student: the student's view, whose proposals two-stage members score.
         """
-        views = [each.view(batch, student) for each in self.members.values()]
+        views = [each.view(batch, student) for each in self._asked()]
         for kind, averaged in AVERAGED.items():
             if isinstance(views[0], kind):
                 return averaged(views, batch, student)
         raise SetupError(_only_features(self._first.model))
+
+    def _asked(self) -> list[Teacher]:
+        """The members that show something of this step."""
+        members = list(self.members.values())
+        if self.pick == 'all':
+            return members
+        step = int(MessageHub.get_current_instance().runtime_info.get('iter', 0))
+        draw = torch.randint(len(members), (), generator=numbered_generator(self.seed, step))
+        return [members[int(draw)]]
 
     def after_step(self, student: Host) -> None:
         """Let the members do what they do behind each step."""

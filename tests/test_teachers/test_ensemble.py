@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 from torch import nn
 
@@ -365,3 +366,29 @@ def test_a_training_by_an_ensemble_with_all_hooks_draws_what_it_sees(digits_root
     saved = torch.load(tmp_path / 'iter_2.pth', weights_only=False)['state_dict']
     assert {name.split('.')[0] for name in saved} == {'student'}
     assert not any(m.model.training for m in runner.model.teacher.members.values())
+
+
+# -- one at a time -------------------------------------------------------------------------------
+
+
+def test_one_member_is_asked_in_each_step_and_the_same_again_in_a_resumed_training():
+    models = [model_of('gfl', seed) for seed in range(3)]
+    ensemble = Ensemble({f'm{i}': teacher_of(m) for i, m in enumerate(models)}, pick='random')
+    ensemble.load(models[0])
+    data = batch_of(models[0])
+    batch = pairs.Batch(data['inputs'], data['data_samples'])
+    alone = [teacher.view(batch).flat_cls_logits for teacher in ensemble.members.values()]
+    hub, asked = MessageHub.get_current_instance(), []
+    runs = []
+    for model in (each.model for each in ensemble.members.values()):
+        model.backbone.register_forward_hook(lambda *_: runs.append(1))
+    for step in (*range(12), *range(12)):
+        hub.update_info('iter', step)
+        seen = ensemble.view(batch).flat_cls_logits
+        (index,) = [i for i, each in enumerate(alone) if torch.equal(each, seen)]
+        asked.append(index)
+    hub.runtime_info.pop('iter')
+    assert set(asked) == {0, 1, 2} and asked[:12] == asked[12:]
+    assert len(runs) == 24
+    with pytest.raises(SetupError, match=r"pick.*'all', 'random'"):
+        Ensemble(dict(a=dict(config=gfl(), untrained=True)), pick='any')
