@@ -35,11 +35,13 @@ def read(name: str) -> Config:
     config = Config.fromfile(FOLDER / name)
     config.load_from = None  # a stage before
     if is_distiller(config):
-        teacher = config.model.teacher
-        teacher.config = read_model_config(teacher.config, 'teacher')
-        teacher.pop('checkpoint')
-        teacher.untrained = True
-        models = [config.model.student, teacher.config]
+        models = [config.model.student]
+        teacher = config.model.get('teacher') or {}
+        if 'checkpoint' in teacher:
+            teacher.config = read_model_config(teacher.config, 'teacher')
+            teacher.pop('checkpoint')
+            teacher.untrained = True
+            models.append(teacher.config)
     else:
         models = [config.model]
     for model in models:
@@ -101,8 +103,9 @@ def test_config_tells_what_to_run_and_expects_its_own_work_dir(name):
     assert f'configs/{name}' in text.split('_base_')[0], 'the first lines hold the command'
     config = Config.fromfile(FOLDER / name)
     assert config.get('data_help')
-    if is_distiller(config):
-        checkpoint = str(config.model.teacher.checkpoint)
+    teacher = config.model.get('teacher') or {}
+    if 'checkpoint' in teacher:  # a finished one
+        checkpoint = str(teacher.checkpoint)
         if '://' not in checkpoint:  # made by our own teacher config, in its default work dir
             teacher = Path(config.model.teacher.config)
             assert Path(checkpoint).parent == Path('work_dirs') / teacher.stem
