@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -248,6 +248,32 @@ class Distiller(BaseModel):
         if not self._reach_checked:
             self._check_reach(values)
         return losses, values
+
+    @torch.no_grad()
+    def losses_without_labels(
+        self, inputs: Tensor, data_samples: list[BaseDataElement]
+    ) -> dict[str, Tensor]:
+        """The weighted distillation losses by name, of those in force that need no annotation.
+
+        The student's own loss does not run.
+
+        Args:
+            inputs: normalised and padded images, (N, 3, H, W).
+            data_samples: N samples, annotated or not.
+        """
+        self.load_teacher()
+        device = inputs.device.type
+        student = self._view(self.student, Batch(inputs, data_samples), _precision(device))
+        student.annotated = False
+        seen = self._look(student.batch, student)
+        active = {name: loss for name, loss in self.losses.items() if loss.active}
+        student.precompute({read for loss in active.values() for read in loss.read_names()})
+        values = {}
+        with torch.autocast(device, enabled=False):
+            for name, loss in active.items():
+                with suppress(NotAnnotated):
+                    values[name] = loss(student, seen[loss.teacher_name]) * loss.scale
+        return values
 
     def _own_losses(self, student: View, looked_at: bool) -> dict[str, Any]:
         """The student's own losses, times their weight; noted for losses that look at them."""

@@ -17,6 +17,9 @@ LOADERS = ('train_dataloader', 'val_dataloader')
 FILES = ('checkpoint', 'load_from')  # keys whose files a training begins with
 # where a training writes and what it says, not what comes out
 APART = ('work_dir', 'data_help', 'log_level', 'visualizer', 'vis_backends', 'launcher', 'resume')
+# hooks that leave a training as it is to the bit; older ones of that kind stand in fingerprints
+# that were noted, and count
+ONLY_LOOKING = ('ValidationLossHook',)
 
 
 def fingerprint(config: Config, needs: Mapping[str, str], besides: str = '') -> str:
@@ -32,6 +35,8 @@ def fingerprint(config: Config, needs: Mapping[str, str], besides: str = '') -> 
         besides: what else it depends on.
     """
     said = {key: value for key, value in config.to_dict().items() if key not in APART}
+    if said.get('custom_hooks'):
+        said['custom_hooks'] = [hook for hook in said['custom_hooks'] if not _only_looks(hook)]
     text = json.dumps(said, sort_keys=True, default=str)
     for root in sorted(_roots(config), key=len, reverse=True):
         text = text.replace(root, 'DATA/')
@@ -44,6 +49,10 @@ def fingerprint(config: Config, needs: Mapping[str, str], besides: str = '') -> 
     for name, text in sorted(needs.items()):
         digest.update(f'{name}={text}'.encode())
     return digest.hexdigest()[:32]
+
+
+def _only_looks(hook: Mapping[str, Any]) -> bool:
+    return str(hook.get('type', '')).split('.')[-1] in ONLY_LOOKING
 
 
 def _datasets(config: Config, part: str) -> Iterator[Mapping[str, Any]]:

@@ -132,6 +132,19 @@ def test_where_the_data_lies_does_not_count(folder):
     assert calls() == []
 
 
+def test_a_hook_that_only_looks_does_not_count(folder):
+    go()
+    calls()
+    hooks = "custom_hooks = [{}dict(type='kd_dense.LossBalanceHook')]\n"
+    Path('small.py').write_text(STAGE.format(width=1) + hooks.format(''))
+    go()
+    assert sorted(line.split()[0] for line in calls()) == ['alone', 'taught']
+    looking = "dict(type='kd_dense.ValidationLossHook', interval=3), "
+    Path('small.py').write_text(STAGE.format(width=1) + hooks.format(looking))
+    go()
+    assert calls() == []
+
+
 def test_seeds_have_folders_and_what_is_trained_once_serves_them_all(folder, capsys):
     go(seeds=[0, 1, 2], side_by_side=2)
     done = calls()
