@@ -44,11 +44,28 @@ def fingerprint(config: Config, needs: Mapping[str, str], besides: str = '') -> 
     for part in LOADERS:
         for mark in _data_marks(config, part):
             digest.update(mark.encode())
-    for path in sorted(_files(said)):
+    for path in sorted(path for path in _named(said) if path.is_file()):
         digest.update(sha256(path).encode())
     for name, text in sorted(needs.items()):
         digest.update(f'{name}={text}'.encode())
     return digest.hexdigest()[:32]
+
+
+def is_whole(config: Config) -> bool:
+    """Whether the data and the checkpoints are here that a fingerprint of a training is made of.
+
+    Args:
+        config: as for :func:`fingerprint`.
+    """
+    data = (each for part in LOADERS for each in _datasets(config, part))
+    return all(map(_is_here, data)) and all(path.is_file() for path in _named(config.to_dict()))
+
+
+def _is_here(dataset: Mapping[str, Any]) -> bool:
+    root = Path(dataset.get('data_root') or '')
+    if dataset.get('ann_file'):
+        return (root / dataset['ann_file']).is_file()
+    return all((root / name).is_dir() for name in (dataset.get('data_prefix') or {}).values())
 
 
 def _only_looks(hook: Mapping[str, Any]) -> bool:
@@ -82,13 +99,13 @@ def _data_marks(config: Config, part: str) -> Iterator[str]:
         yield part + ''.join(f'{p.relative_to(root)}:{p.stat().st_size};' for p in files)
 
 
-def _files(value: Any, key: str = '') -> Iterator[Path]:
-    """The local checkpoints that a config names."""
+def _named(value: Any, key: str = '') -> Iterator[Path]:
+    """The local checkpoints that a config names, but for those of stages."""
     if isinstance(value, Mapping):
         for name, each in value.items():
-            yield from _files(each, str(name))
+            yield from _named(each, str(name))
     elif isinstance(value, list | tuple):
         for each in value:
-            yield from _files(each, key)
-    elif key in FILES and isinstance(value, str) and Path(value).is_file():
+            yield from _named(each, key)
+    elif key in FILES and isinstance(value, str) and '://' not in value and '{' not in value:
         yield Path(value)

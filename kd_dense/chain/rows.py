@@ -68,25 +68,21 @@ def make_row(chain: Chain, job: Job) -> dict[str, Any] | None:
     """What came out of a job that has ended; None where it left nothing."""
     own = job.checkpoint()
     files = [job.filled(each) for each in job.evaluates] or [str(own)] * (own is not None)
-    steps, unit = length(job.config)
+    told = _told(job)
     found = validations(read_scalars(job.folder))
     if job.evaluates:
         tested = _tested(job.folder)
-        found = {steps: tested} if tested else {}
+        found = {told['steps']: tested} if tested else {}
     if not files or (job.evaluates and not found):
         return None
     record = read_record(job.folder)
     command = ['python', 'tools/chain.py', str(chain.file), '--only', job.stage.name]
     command += ['--seeds', str(job.run_seed)] if job.run_seed is not None else []
-    told = {key: job.stage.about[key] for key in TOLD if key in job.stage.about}
     return dict(
         stage=job.stage.name,
         run_seed=job.run_seed,
         **told,
         role='distilled' if is_distiller(job.config) else 'alone',
-        seed=(job.config.get('randomness') or {}).get('seed'),
-        steps=steps,
-        unit=unit,
         command=shlex.join(command),
         date=datetime.now(UTC).date().isoformat(),
         versions=record['versions'] if record else versions(),
@@ -94,6 +90,14 @@ def make_row(chain: Chain, job: Job) -> dict[str, Any] | None:
         parameters=sum(parameters(model_state(read_checkpoint(file, 'student'))) for file in files),
         validations={str(k): v for k, v in found.items()},
     )
+
+
+def _told(job: Job) -> dict[str, Any]:
+    """What the chain file asks for, of what a row tells."""
+    steps, unit = length(job.config)
+    seed = (job.config.get('randomness') or {}).get('seed')
+    about = {key: job.stage.about[key] for key in TOLD if key in job.stage.about}
+    return dict(**about, seed=seed, steps=steps, unit=unit)
 
 
 def _tested(folder: Path) -> dict[str, float]:
@@ -158,7 +162,7 @@ def finished(jobs: Sequence[Job], kept: bool = False) -> dict[str, list[Row]]:
 
     Args:
         jobs: of a chain.
-        kept: whether to take kept rows as they are, of whatever settings and data they came.
+        kept: whether to take kept rows as they are; :func:`doubts` tells of those that do not fit.
     """
     rows: dict[str, list[Row]] = {}
     for job in jobs:
@@ -166,6 +170,44 @@ def finished(jobs: Sequence[Job], kept: bool = False) -> dict[str, list[Row]]:
         if row is not None:
             rows.setdefault(job.stage.name, []).append(row)
     return rows
+
+
+def doubts(jobs: Sequence[Job], with_data: bool = True) -> list[str]:
+    """In sentences, which kept rows are not of what the chain file asks for today.
+
+    Args:
+        jobs: of a chain.
+        with_data: whether data and checkpoints from outside are looked at too; without, the same
+            is told on every machine.
+    """
+    other: list[str] = []
+    unknown: list[str] = []
+    for job in jobs:
+        kept = row_of(job.row_file)
+        if 'row' not in kept:
+            continue
+        if _settings(kept['row']) != _settings(_told(job)):
+            other.append(job.name)
+        elif with_data and kept.get('fingerprint') != job.fingerprint:
+            (other if job.is_whole else unknown).append(job.name)
+    told = []
+    if other:
+        told.append(
+            f'Kept rows of other settings, data or teachers than the chain file names now: '
+            f'{"; ".join(other)}. The chain trains them again.'
+        )
+    if unknown:
+        told.append(
+            'Kept rows of which nobody can tell without their data and checkpoints whether the '
+            f'chain file still names them: {"; ".join(unknown)}.'
+        )
+    return told
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    """What a row says that the chain file asked for, as JSON keeps it."""
+    asked = {key: row.get(key) for key in (*TOLD, 'seed', 'steps', 'unit')}
+    return json.loads(json.dumps(asked))
 
 
 def summary(chain: Chain, rows: Mapping[str, Sequence[Row]], markdown: bool = False) -> list[str]:

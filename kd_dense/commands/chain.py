@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..chain import Chain, Job, finished, read_chain, run_chain, summary
+from ..chain import Chain, Job, doubts, finished, read_chain, run_chain, summary
 from ..chain.assistants import candidates, ranking, write_chain
 from ..chain.rows import main_metric
 from ..chain.run import prepare, to_train
@@ -78,8 +78,10 @@ def main() -> None:
             return
         chain = read_chain(args.file, args.seeds)
         if args.table:
-            rows = finished(chain.chosen(args.only), kept='rows' in chain.settings)
-            print('\n'.join(summary(chain, rows, args.table == 'markdown')))
+            jobs, markdown = chain.chosen(args.only), args.table == 'markdown'
+            lines = summary(chain, finished(jobs, kept='rows' in chain.settings), markdown)
+            lines += [f'- {text}' if markdown else text for text in doubts(jobs)]
+            print('\n'.join(lines))
         else:
             run(chain, args, args.only)
 

@@ -209,13 +209,52 @@ def test_kept_rows_are_done_and_checkpoints_are_trained_again_where_needed(
     command.main()
     shown = capsys.readouterr().out
     assert '| taught | 40.0 | 16.0 | +10.0 | 0.00 M | 1 | 6.0 |' in shown.splitlines()
-    Path('data/train.json').write_text('[]')  # other data: no row is of it, and the table stays
-    command.main()
-    assert capsys.readouterr().out == shown
-    Path('data/train.json').write_text('{}')
     Path('rows/taught.json').unlink()
     go('taught')
     assert [line.split()[0] for line in calls()] == ['teacher', 'taught']
+
+
+def test_kept_rows_of_other_settings_or_data_are_shown_and_told_by_name(
+    folder, monkeypatch, capsys
+):
+    text = CHAIN + "rows = 'rows'\n"
+    Path('chain.py').write_text(text)
+    go()
+
+    def told(form: str) -> tuple[str, str]:
+        """The table, and what stands below its own sentences."""
+        monkeypatch.setattr(sys, 'argv', ['kd-dense chain', 'chain.py', '--table', form])
+        capsys.readouterr()
+        command.main()
+        *table, last = capsys.readouterr().out.splitlines()
+        return '\n'.join(table), last
+
+    before, last = told('text')
+    assert last == 'taught: +10.0 over alone, 50% of the gap.'
+    before = f'{before}\n{last}'
+    other = (
+        'Kept rows of other settings, data or teachers than the chain file names now: {}. The '
+        'chain trains them again.'
+    )
+    Path('data/train.json').write_text('[]')
+    assert told('text') == (
+        before,
+        f'{other.format("teacher; alone; taught")} The chain trains them again.',
+    )
+    Path('data/train.json').write_text('{}')
+    Path('chain.py').write_text(text.replace("'{teacher}'}", "'{teacher}', 'model.width': 7}"))
+    assert told('markdown')[1] == f'- {other.format("taught")}'
+    Path('small.py').write_text(STAGE.format(width=7))  # its options stay, its config is another
+    Path('chain.py').write_text(text)
+    assert told('text')[1] == other.format('alone; taught')
+    Path('small.py').write_text(STAGE.format(width=1))
+    (folder / 'data').rename(folder / 'lost')
+    table, last = told('text')
+    assert table == before
+    assert last == (
+        'Kept rows of which nobody can tell without their data and checkpoints whether the chain '
+        'file still names them: teacher; alone; taught.'
+    )
 
 
 def test_a_stage_that_fails_is_told_and_the_others_go_on(folder):
