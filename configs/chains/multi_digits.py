@@ -26,6 +26,6 @@ compare = dict(
         **_small,
         teacher='{teacher}',
         options=dict(load_from='{direct_hint}'),
-        title='from the teacher, by hints and soft targets',
+        title='direct, by hints and soft targets',
     ),
 )

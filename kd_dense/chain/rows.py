@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, stdev
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..hosts.checkpoints import model_state, read_checkpoint
@@ -29,6 +30,7 @@ T95 = (math.nan, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 NORMAL95 = 1.96
 TOLD = ('config', 'student', 'recipe', 'teacher', 'options', 'evaluates')  # of the chain file
 STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked', 'integral.project')
+TOGETHER = '\N{NO-BREAK SPACE}\N{PLUS-MINUS SIGN}\N{NO-BREAK SPACE}'
 Row = Mapping[str, Any]
 
 
@@ -215,7 +217,8 @@ def summary(chain: Chain, rows: Mapping[str, Sequence[Row]], markdown: bool = Fa
 
     Each stage has a line: its metrics at the end, the main one after a third of the schedule too,
     its gain over the controls that have the same number of weights, seed by seed, its weights and
-    its minutes; means, and standard errors where there are several seeds.
+    its minutes; means, and standard errors where there are several seeds. In Markdown it is the
+    main metric alone, or those that the chain names: pages are narrow.
 
     Args:
         chain: that the rows are of.
@@ -226,18 +229,18 @@ def summary(chain: Chain, rows: Mapping[str, Sequence[Row]], markdown: bool = Fa
         return ['Nothing is done yet.']
     columns = metrics([row for each in rows.values() for row in each], chain)
     main = columns[0] if columns else None
-    controls = [n for n, stage in chain.stages.items() if stage.control and n in rows]
-    lines, told = [], []
+    if markdown and not chain.settings.get('metrics'):
+        columns = columns[:1]
+    gains, told = _gains(chain, rows, main) if main else ({}, [])
+    controls = [name for name in chain.stages if name in gains]
+    lines = []
     for name, found in rows.items():
         cells = [_text(found, metric) for metric in columns]
         if main:
             cells.insert(1, _text(found, main, 1 / 3))
         for control in controls:
-            compared = main is not None and not chain.stages[name].control
-            gain = _gain(found, rows[control], main) if main and compared else None
+            gain = gains[control].get(name)
             cells.append(gain.text(signed=True) if gain else '')
-            if main and gain:
-                told += _closed(chain, rows, name, control, gain, main)
         spent = [row['minutes'] for row in found if row['minutes']]
         size = f'{found[0]["parameters"] / 1e6:.2f} M'
         seeds = str(len(found))
@@ -248,10 +251,38 @@ def summary(chain: Chain, rows: Mapping[str, Sequence[Row]], markdown: bool = Fa
     over = (f'over {chain.stages[each].title}' for each in controls)
     header = ('stage', *heads, *over, 'parameters', 'seeds', 'minutes')
     if markdown:
-        told = [f'- {text}' for text in told]
-        table = [f'| {" | ".join(line)} |' for line in (header, ['---'] * len(header), *lines)]
-        return [*table, '', *told]
+        told = as_list(told)
+        rule = ['---', *['--:'] * (len(header) - 1)]
+        table = [f'| {" | ".join(line)} |' for line in (header, rule, *lines)]
+        return [*(line.replace(' \N{PLUS-MINUS SIGN} ', TOGETHER) for line in table), '', *told]
     return [*text_table(lines, header, right=True), '', *told]
+
+
+def as_list(sentences: Sequence[str]) -> list[str]:
+    """The lines of a list in Markdown."""
+    return [
+        line
+        for text in sentences
+        for line in wrap(f'- {text}', 120, subsequent_indent='  ', break_on_hyphens=False)
+    ]
+
+
+def _gains(
+    chain: Chain, rows: Mapping[str, Sequence[Row]], main: Metric
+) -> tuple[dict[str, dict[str, Sample]], list[str]]:
+    """The gains of stages over each control that any is compared with, and sentences on them."""
+    gains: dict[str, dict[str, Sample]] = {}
+    told: list[str] = []
+    controls = [name for name in rows if chain.stages[name].control]
+    for name in rows:
+        parts = []
+        for control in () if chain.stages[name].control else controls:
+            if gain := _gain(rows[name], rows[control], main):
+                gains.setdefault(control, {})[name] = gain
+                parts.append(_in_words(chain, rows, name, control, gain, main))
+        if parts:
+            told.append(f'{chain.stages[name].title}: {"; ".join(parts)}.')
+    return gains, told
 
 
 def _text(rows: Sequence[Row], metric: Metric, share: float = 1.0) -> str:
@@ -271,26 +302,27 @@ def _gain(rows: Sequence[Row], control: Sequence[Row], metric: Metric) -> Sample
     return sample(known) if known else None
 
 
-def _closed(
+def _in_words(
     chain: Chain,
     rows: Mapping[str, Sequence[Row]],
     name: str,
     control: str,
     gain: Sample,
     metric: Metric,
-) -> list[str]:
-    """In a sentence, the share of the gap to its teacher that a stage has closed."""
+) -> str:
+    """A gain with its interval, and the share that it is of the gap to the teacher."""
+    interval = f', 95 % within {gain.interval:.1f}' if gain.interval is not None else ''
+    said = f'{gain.mean:+.1f} over {chain.stages[control].title}{interval}'
     teachers = [need for need in chain.stages[name].needs if need in rows]
     teacher = chain.stages[name].about.get('teacher')
     named = [need for need in teachers if str(teacher).strip('{}').split('.')[0] == need]
     if not (named or teachers):
-        return []
+        return said
     top = [points(row, metric) for row in rows[(named or teachers)[0]]]
     base = [points(row, metric) for row in rows[control]]
     if None in top or None in base:
-        return []
+        return said
     gap = fmean(top) - fmean(base)  # type: ignore[arg-type]
     if gap <= 0:
-        return [f'{name}: the teacher is not above {control}.']
-    interval = f', 95 % within {gain.interval:.1f}' if gain.interval is not None else ''
-    return [f'{name}: {gain.mean:+.1f} over {control}{interval}, {gain.mean / gap:.0%} of the gap.']
+        return f'{said} (its teacher is not above that)'
+    return f'{said}, {gain.mean / gap:.0%} of the gap' if gain.mean > 0 else said

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..chain import Chain, Job, doubts, finished, read_chain, run_chain, summary
 from ..chain.assistants import candidates, ranking, write_chain
-from ..chain.rows import main_metric
+from ..chain.rows import as_list, main_metric
 from ..chain.run import prepare, to_train
 from ..chain.stage_config import length
 from ..chain.training import Means
@@ -80,7 +80,7 @@ def main() -> None:
         if args.table:
             jobs, markdown = chain.chosen(args.only), args.table == 'markdown'
             lines = summary(chain, finished(jobs, kept='rows' in chain.settings), markdown)
-            lines += [f'- {text}' if markdown else text for text in doubts(jobs)]
+            lines += as_list(doubts(jobs)) if markdown else doubts(jobs)
             print('\n'.join(lines))
         else:
             run(chain, args, args.only)
