@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from kd_dense.hosts import build_model
 from tests.helpers.models import distiller, free_port, gfl
+from tests.helpers.processes import run
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,7 +30,7 @@ def call(*command: object, **environment: str) -> subprocess.CompletedProcess:
 
 def python(tool: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
     """Run a tool of ours."""
-    return call(sys.executable, f'tools/{tool}', *arguments, **environment)
+    return run(f'tools/{tool}', *arguments, **environment)
 
 
 def assert_one_sentence(done: subprocess.CompletedProcess, *parts: str) -> None:

@@ -17,6 +17,7 @@ from kd_dense.hooks.validation_loss import measure_validation
 from kd_dense.logs import curve, read_scalars, validations
 from kd_dense.report.progress import training as report_curves
 from tests.helpers.models import distiller, gfl
+from tests.helpers.processes import in_ranks
 from tests.helpers.trainings import assert_same, base_config
 
 HOOK = dict(type='kd_dense.ValidationLossHook', interval=2)
@@ -284,7 +285,7 @@ def one_by_one(config: dict) -> dict:
 def of_ranks(digits_root, tmp_path_factory) -> list:
     """What each of two ranks measured."""
     folder = tmp_path_factory.mktemp('ranks')
-    torch.multiprocessing.spawn(measure, (str(folder), str(digits_root)), nprocs=2)
+    in_ranks(measure, str(folder), str(digits_root))
     return [torch.load(folder / f'{rank}.pt') for rank in (0, 1)]
 
 
