@@ -1,5 +1,7 @@
 """What processes of :mod:`tests.helpers.processes` find imported."""
 
+import gc
+
 import mmdet.apis
 import mmseg.apis
 import torch
@@ -9,3 +11,6 @@ import kd_dense.commands.train
 import kd_dense.hooks
 
 __all__ = ['kd_dense', 'mmdet', 'mmseg', 'torch']
+
+gc.collect()
+gc.freeze()  # what was imported is garbage in none of them
