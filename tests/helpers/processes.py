@@ -8,6 +8,7 @@ status and signals are as of any process.
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,12 +72,14 @@ class Command:
         """Wait for its end."""
         self._process.join()
         out, err = ((self._output / name).read_text() for name in ('out', 'err'))
+        shutil.rmtree(self._output)
         return subprocess.CompletedProcess(self.words, self.poll(), out, err)
 
     def kill(self) -> None:
         """Kill it with the processes that it has started."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.join()
+        shutil.rmtree(self._output)
 
 
 def run(*words: object, folder: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
@@ -121,6 +124,7 @@ def _run(words: list[str], folder: str, variables: Mapping[str, str], output: st
     os.chdir(folder)
     torch.set_num_threads(int(variables['OMP_NUM_THREADS']))
     sys.path[:0] = variables.get('PYTHONPATH', '').split(':')
+    sys.orig_argv = [sys.executable, *words]
     if words[0] == '-m':
         sys.argv = words[1:]
         sys.path.insert(0, folder)
