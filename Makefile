@@ -1,5 +1,5 @@
 # PYTHON chooses the Python that a new .venv is made with: make demo PYTHON=python3.11
-.PHONY: help install demo demo-seg test stress lint format docs clean
+.PHONY: help install demo demo-seg test stress lint format results docs clean
 
 help:  ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:/ { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ lint: install  ## check style and types only
 format: install  ## rewrite files in the project's style
 	.venv/bin/python -m ruff check --fix .
 	.venv/bin/python -m ruff format .
+
+results: install  ## write docs/results.md from the rows in docs/results
+	.venv/bin/python docs/results.py
 
 docs: install  ## build the documentation into docs/_build, a warning is an error
 	.venv/bin/python -m sphinx -W --keep-going -b html docs docs/_build

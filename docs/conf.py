@@ -10,7 +10,7 @@ copyright = 'the kd_dense authors'
 release = re.search(r"'(.+)'", (ROOT / 'kd_dense' / 'version.py').read_text()).group(1)
 
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode']
-exclude_patterns = ['_build']
+exclude_patterns = ['_build', 'results/**']  # what results.md is made of
 myst_heading_anchors = 3
 autodoc_typehints = 'description'
 autodoc_member_order = 'bysource'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -292,6 +292,36 @@ class Distiller(BaseModel):
         if not self._reach_checked:
             self._check_reach(values)
         return losses, values
+
+    @torch.no_grad()
+    def losses_without_labels(
+        self, inputs: Tensor, data_samples: list[BaseDataElement]
+    ) -> dict[str, Tensor]:
+        """The weighted losses by name, of those that the student learns by and need no annotation.
+
+        Own losses do not run, and so nothing of what other models compute in theirs is looked at.
+
+        Args:
+            inputs: normalised and padded images, (N, 3, H, W).
+            data_samples: N samples, annotated or not.
+        """
+        self.load_teacher()
+        of_training = precision(inputs.device.type)
+        student = self._view(self.student, Batch(inputs, data_samples), of_training)
+        student.annotated = False
+        sights = Sights(self.live, self.teachers, self.losses_of_student.values())
+        sights.look(student.batch, student)
+        student.precompute({read for loss in sights.losses for read in loss.read_names()})
+        self.live[STUDENT].trained_by(student, of_training)
+        values = {}
+        with torch.autocast(inputs.device.type, enabled=False):
+            for loss in sights.losses:
+                teacher = self.teachers.get(loss.teacher_name)
+                if teacher is not None and not teacher.of_this_step:
+                    with suppress(NotAnnotated):
+                        values[loss.name] = loss(*sights.of(loss)) * loss.scale
+        self.live[STUDENT].forget()
+        return values
 
     def _own_losses(self, student: View, sights: Sights) -> dict[str, Any]:
         """The student's own losses, times their weight; noted for losses that look at them."""

@@ -8,6 +8,9 @@ from pathlib import Path
 
 # what mmengine's loggers and mmdet's and mmseg's evaluators add besides metrics
 _NO_METRICS = ('time', 'data_time', 'step', 'epoch', 'iter', 'memory', 'lr')
+VALIDATION_LOSS = (
+    'val/loss_kd_'  # what ValidationLossHook logs, with the name of the loss behind it
+)
 
 
 def read_scalars(folder: Path) -> list[dict]:
@@ -35,7 +38,9 @@ def metrics_of(line: Mapping) -> dict[str, float]:
     return {
         key: float(value)
         for key, value in line.items()
-        if key not in _NO_METRICS and isinstance(value, int | float)
+        if key not in _NO_METRICS
+        and isinstance(value, int | float)
+        and not key.startswith(VALIDATION_LOSS)
     }
 
 

@@ -16,6 +16,7 @@ from kd_dense.errors import SetupError
 from kd_dense.export import plain_config, read_plain, write_plain
 from kd_dense.hosts import build_model, read_model_config
 from tests.helpers.models import distiller, gfl
+from tests.helpers.processes import run
 from tests.helpers.segmentation import segmentor
 from tests.helpers.two_stage import faster_rcnn
 
@@ -425,13 +426,7 @@ def test_suppression_is_torchvisions():
 
 
 def tool(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | dict(OMP_NUM_THREADS='1') | environment,
-        capture_output=True,
-        text=True,
-    )
+    return run(*arguments, **environment)
 
 
 def test_the_tool_writes_everything_and_the_file_predicts(detector, tmp_path, digits_root):

@@ -2,11 +2,9 @@
 
 import base64
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -37,6 +35,7 @@ from kd_dense.report.outcomes import (
 from kd_dense.report.page import render
 from kd_dense.report.progress import write_curves
 from tests.helpers.models import distiller, gfl
+from tests.helpers.processes import run
 from tests.helpers.segmentation import segmentor
 from tests.helpers.trainings import train, training
 
@@ -448,13 +447,7 @@ def test_one_report_shows_one_task(segmentation_folders, folders):
 
 
 def tool(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, 'tools/report.py', *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-    )
+    return run('tools/report.py', *arguments)
 
 
 def test_the_tool_writes_the_page_and_its_pictures(folders, tmp_path):

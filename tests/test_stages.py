@@ -10,6 +10,7 @@ from kd_dense import MODELS
 from kd_dense.hooks.weight_schedule import factor_at
 from kd_dense.hosts import build_model, read_model_config
 from tests.helpers.models import distiller, raw_batch
+from tests.helpers.processes import in_ranks
 from tests.helpers.trainings import ROOT, short_training, train, train_apart
 
 PAIRS = [
@@ -110,7 +111,7 @@ def _rank(rank: int, file: str, out: str) -> None:
 
 def test_two_ranks_of_two_images_equal_one_of_four(tmp_path):
     out = tmp_path / 'gradients.pth'
-    torch.multiprocessing.spawn(_rank, (str(tmp_path / 'group'), str(out)), nprocs=2)
+    in_ranks(_rank, str(tmp_path / 'group'), str(out))
     model = _model()
     _backward(model, slice(0, 4))
     two = torch.load(out)
@@ -128,7 +129,7 @@ def test_two_ranks_of_two_images_equal_one_of_four(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_first_stage_trains_on_two_ranks_through_the_script(digits_root, tmp_path, monkeypatch):
+def test_the_first_stage_trains_on_two_ranks(digits_root, tmp_path, monkeypatch):
     monkeypatch.setenv('DIGITS_ROOT', str(digits_root))
     config = short_training('digits/fitnets-hint_gfl_r18-quarter_digits.py', tmp_path / 'out')
     config.train_cfg.max_iters = 2

@@ -4,14 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 
-from kd_dense.hosts import build_model
+from kd_dense.benchmark import PAIRS, Subjects
+from kd_dense.commands.benchmark import main as benchmark_main
+from kd_dense.hosts import build_model, read_model_config
 from tests.helpers.models import distiller, free_port, gfl
+from tests.helpers.processes import in_ranks, run
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,7 +34,7 @@ def call(*command: object, **environment: str) -> subprocess.CompletedProcess:
 
 def python(tool: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
     """Run a tool of ours."""
-    return call(sys.executable, f'tools/{tool}', *arguments, **environment)
+    return run(f'tools/{tool}', *arguments, **environment)
 
 
 def assert_one_sentence(done: subprocess.CompletedProcess, *parts: str) -> None:
@@ -196,35 +201,32 @@ def test_plot_draws_several_trainings(tmp_path):
     assert 'No training was logged' in python('plot.py', tmp_path).stderr
 
 
-@pytest.mark.slow
-def test_benchmark_measures_every_subject(tmp_path):
-    out = tmp_path / 'numbers.json'
-    done = python(
-        'benchmark.py', '--images', 1, '--size', 64, '--rounds', 1, '--no-memory', '--out', out
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    numbers = json.loads(out.read_text())
-    assert len(numbers['medians']) == 8
-    assert all(value > 0 for value in numbers['medians'].values())
-    assert 'of our step' in done.stdout
+def benchmark(_: int, pair: str, images: int, folder: Path) -> None:
+    """Time a pair once, in small images, with a small teacher in the place of the large one."""
+    known = PAIRS[pair]
+    assert read_model_config(known.teacher, 'teacher').backbone.depth == 101
+    teacher = Subjects(pair, images, 64, 'cpu').student_config()
+    Config(dict(model=teacher)).dump(folder / 'teacher.py')
+    PAIRS[pair] = replace(known, teacher=str(folder / 'teacher.py'))
+    options = ('--size', 64, '--rounds', 1, '--no-memory', '--out', folder / 'numbers.json')
+    sys.argv = ['kd-dense', *map(str, ('--pair', pair, '--images', images, *options))]
+    with (folder / 'said').open('w') as file, redirect_stdout(file):
+        benchmark_main()
+
+
+SUBJECTS = [
+    ('gfl', 1, 8, 'x student + teacher  x mmdet LD'),
+    ('faster_rcnn', 1, 5, 'x student + teacher'),
+    ('pspnet', 2, 6, 'x student + teacher + critic'),
+]
 
 
 @pytest.mark.slow
-def test_benchmark_measures_the_two_stage_pair(tmp_path):
-    out = tmp_path / 'numbers.json'
-    options = ('--images', 1, '--size', 64, '--rounds', 1, '--no-memory', '--out', out)
-    done = python('benchmark.py', '--pair', 'faster_rcnn', *options)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert len(json.loads(out.read_text())['medians']) == 5
-    assert 'x student + teacher' in done.stdout
-
-
-@pytest.mark.slow
-def test_benchmark_measures_the_adversarial_pair_with_its_critic(tmp_path):
-    out = tmp_path / 'numbers.json'
-    options = ('--images', 2, '--size', 64, '--rounds', 1, '--no-memory', '--out', out)
-    done = python('benchmark.py', '--pair', 'pspnet', *options)
-    assert done.returncode == 0, done.stderr[-2000:]
-    medians = json.loads(out.read_text())['medians']
-    assert list(medians)[2] == 'critic step, plain' and len(medians) == 6
-    assert 'x student + teacher + critic' in done.stdout
+@pytest.mark.parametrize(('pair', 'images', 'number', 'said'), SUBJECTS)
+def test_benchmark_measures_every_subject(pair, images, number, said, tmp_path):
+    in_ranks(benchmark, pair, images, tmp_path, number=1)
+    medians = json.loads((tmp_path / 'numbers.json').read_text())['medians']
+    assert len(medians) == number and all(value > 0 for value in medians.values())
+    assert list(medians)[: number - 1] == list(PAIRS[pair].subjects)
+    table = (tmp_path / 'said').read_text()
+    assert said in table and 'of our step' in table

@@ -11,7 +11,15 @@ from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model
 from kd_dense.training import newest
 from tests.helpers.models import distiller, gfl, losses
-from tests.helpers.trainings import assert_same, state, train, train_apart, training
+from tests.helpers.processes import in_ranks
+from tests.helpers.trainings import (
+    assert_same,
+    state,
+    train,
+    train_apart,
+    train_by_script,
+    training,
+)
 
 
 def test_a_killed_training_resumes_bit_for_bit(digits_root, tmp_path):
@@ -88,7 +96,7 @@ def test_two_ranks_train_through_the_script(digits_root, tmp_path):
     config.model.losses['late'] = dict(  # an adapter that no step uses: DDP must not mind
         type='kd_dense.FeatureImitation', adapter='conv1x1', weight=0
     )
-    done = train_apart(config, ranks=2)
+    done = train_by_script(config, ranks=2)
     assert done.returncode == 0, done.stderr[-3000:]
     saved = state(tmp_path / 'out' / 'iter_2.pth')
     assert saved['meta']['iter'] == 2
@@ -130,7 +138,7 @@ def _backward(model: torch.nn.Module, part: slice) -> None:
 
 def test_two_ranks_of_two_images_equal_one_of_four(tmp_path):
     out = tmp_path / 'gradients.pth'
-    torch.multiprocessing.spawn(_rank, (str(tmp_path / 'group'), str(out)), nprocs=2)
+    in_ranks(_rank, str(tmp_path / 'group'), str(out))
     model = _model()
     _backward(model, slice(0, 4))
     two = torch.load(out)

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from kd_dense import MODELS
 from kd_dense.hosts import build_model, read_model_config
 from tests.helpers.models import raw_batch
+from tests.helpers.processes import in_ranks
 from tests.helpers.trainings import assert_same, state, train, training
 from tests.helpers.two_stage import distiller, faster_rcnn, losses
 
@@ -109,7 +110,7 @@ def _rank(rank: int, file: str, out: str) -> None:
 
 def test_two_ranks_of_two_images_equal_one_of_four(tmp_path):
     out = tmp_path / 'gradients.pth'
-    torch.multiprocessing.spawn(_rank, (str(tmp_path / 'group'), str(out)), nprocs=2)
+    in_ranks(_rank, str(tmp_path / 'group'), str(out))
     model = _model()
     _backward(model, slice(0, 4))
     two = torch.load(out)

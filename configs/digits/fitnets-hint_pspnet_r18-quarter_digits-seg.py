@@ -1,5 +1,5 @@
 # FitNets, stage 1 of 2: a hint at the last stage of the backbone trains the backbone; the heads stay as they are.
-# No label picture is read, and nothing is evaluated: a head that has not learned yet finds nothing.
+# No label picture is read; the hint loss on the validation set is logged in the place of mIoU.
 # python tools/train.py configs/digits/fitnets-hint_pspnet_r18-quarter_digits-seg.py
 _base_ = ['./pspnet_r18-quarter_digits-seg.py', '../../kd_dense/recipes/_base_/distill_seg.py']
 max_iters = 250
@@ -26,6 +26,7 @@ custom_hooks = [
     dict(type='kd_dense.StudentCheckpointHook'),
     dict(type='kd_dense.LossBalanceHook'),
     dict(type='kd_dense.RandomStateHook'),
+    dict(type='kd_dense.ValidationLossHook', interval=50),
 ]
 train_cfg = dict(max_iters=max_iters, val_begin=10**9)  # never
 param_scheduler = [

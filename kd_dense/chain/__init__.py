@@ -6,7 +6,7 @@ what is not done yet, goes on with what was interrupted, and tells in a table wh
 
 from .job import Job
 from .plan import Chain, read_chain
-from .rows import finished, summary
+from .rows import doubts, finished, summary
 from .run import run_chain
 
-__all__ = ['Chain', 'Job', 'finished', 'read_chain', 'run_chain', 'summary']
+__all__ = ['Chain', 'Job', 'doubts', 'finished', 'read_chain', 'run_chain', 'summary']

@@ -17,6 +17,9 @@ LOADERS = ('train_dataloader', 'val_dataloader')
 FILES = ('checkpoint', 'load_from')  # keys whose files a training begins with
 # where a training writes and what it says, not what comes out
 APART = ('work_dir', 'data_help', 'log_level', 'visualizer', 'vis_backends', 'launcher', 'resume')
+# hooks that leave a training as it is to the bit; older ones of that kind stand in fingerprints
+# that were noted, and count
+ONLY_LOOKING = ('ValidationLossHook',)
 
 
 def fingerprint(config: Config, needs: Mapping[str, str], besides: str = '') -> str:
@@ -32,6 +35,8 @@ def fingerprint(config: Config, needs: Mapping[str, str], besides: str = '') -> 
         besides: what else it depends on.
     """
     said = {key: value for key, value in config.to_dict().items() if key not in APART}
+    if said.get('custom_hooks'):
+        said['custom_hooks'] = [hook for hook in said['custom_hooks'] if not _only_looks(hook)]
     text = json.dumps(said, sort_keys=True, default=str)
     for root in sorted(_roots(config), key=len, reverse=True):
         text = text.replace(root, 'DATA/')
@@ -39,11 +44,32 @@ def fingerprint(config: Config, needs: Mapping[str, str], besides: str = '') -> 
     for part in LOADERS:
         for mark in _data_marks(config, part):
             digest.update(mark.encode())
-    for path in sorted(_files(said)):
+    for path in sorted(path for path in _named(said) if path.is_file()):
         digest.update(sha256(path).encode())
     for name, text in sorted(needs.items()):
         digest.update(f'{name}={text}'.encode())
     return digest.hexdigest()[:32]
+
+
+def is_whole(config: Config) -> bool:
+    """Whether the data and the checkpoints are here that a fingerprint of a training is made of.
+
+    Args:
+        config: as for :func:`fingerprint`.
+    """
+    data = (each for part in LOADERS for each in _datasets(config, part))
+    return all(map(_is_here, data)) and all(path.is_file() for path in _named(config.to_dict()))
+
+
+def _is_here(dataset: Mapping[str, Any]) -> bool:
+    root = Path(dataset.get('data_root') or '')
+    if dataset.get('ann_file'):
+        return (root / dataset['ann_file']).is_file()
+    return all((root / name).is_dir() for name in (dataset.get('data_prefix') or {}).values())
+
+
+def _only_looks(hook: Mapping[str, Any]) -> bool:
+    return str(hook.get('type', '')).split('.')[-1] in ONLY_LOOKING
 
 
 def _datasets(config: Config, part: str) -> Iterator[Mapping[str, Any]]:
@@ -76,13 +102,13 @@ def _data_marks(config: Config, part: str) -> Iterator[str]:
             yield part + ''.join(f'{p.relative_to(root)}:{p.stat().st_size};' for p in files)
 
 
-def _files(value: Any, key: str = '') -> Iterator[Path]:
-    """The local checkpoints that a config names."""
+def _named(value: Any, key: str = '') -> Iterator[Path]:
+    """The local checkpoints that a config names, but for those of stages."""
     if isinstance(value, Mapping):
         for name, each in value.items():
-            yield from _files(each, str(name))
+            yield from _named(each, str(name))
     elif isinstance(value, list | tuple):
         for each in value:
-            yield from _files(each, key)
-    elif key in FILES and isinstance(value, str) and Path(value).is_file():
+            yield from _named(each, key)
+    elif key in FILES and isinstance(value, str) and '://' not in value and '{' not in value:
         yield Path(value)

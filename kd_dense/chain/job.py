@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..hosts.checkpoints import checkpoints_of
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, is_whole
 from .notes import read_note, row_of
 
 PLACE = re.compile(r'\{([A-Za-z_][\w-]*)(?:\.(\w+))?\}')  # {NAME}, {NAME.best}, {NAME.config}
@@ -85,6 +85,11 @@ class Job:
         needs = {name: job.fingerprint for name, job in self.needs.items()}
         besides = [*self.evaluates, *map(str, self.class_bias or ())]
         return fingerprint(self.config, needs, ' '.join(besides))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all is here that the fingerprint looks at, for the jobs that it needs too."""
+        return is_whole(self.config) and all(need.is_whole for need in self.needs.values())
 
     @property
     def evaluates(self) -> list[str]:

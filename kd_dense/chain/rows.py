@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, stdev
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..hosts.checkpoints import model_state, read_checkpoint
@@ -37,6 +38,7 @@ TOLD = (
     'class_bias',
 )  # of the chain file
 STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked', 'integral.project')
+TOGETHER = '\N{NO-BREAK SPACE}\N{PLUS-MINUS SIGN}\N{NO-BREAK SPACE}'
 Row = Mapping[str, Any]
 
 
@@ -76,27 +78,23 @@ def make_row(chain: Chain, job: Job) -> dict[str, Any] | None:
     """What came out of a job that has ended; None where it left nothing."""
     own = job.checkpoint()
     files = [job.filled(each) for each in job.evaluates] or [str(own)] * (own is not None)
-    steps, unit = length(job.config)
+    told = _told(job)
     found = validations(read_scalars(job.folder))
     if job.evaluates:
         tested = _tested(job.folder)
         if tested and job.class_bias:
             tested['shift'] = _shift(str(own), job.class_bias[0])
-        found = {steps: tested} if tested else {}
+        found = {told['steps']: tested} if tested else {}
     if not files or (job.evaluates and not found):
         return None
     record = read_record(job.folder)
     command = ['python', 'tools/chain.py', str(chain.file), '--only', job.stage.name]
     command += ['--seeds', str(job.run_seed)] if job.run_seed is not None else []
-    told = {key: job.stage.about[key] for key in TOLD if key in job.stage.about}
     return dict(
         stage=job.stage.name,
         run_seed=job.run_seed,
         **told,
         role='distilled' if is_distiller(job.config) else 'alone',
-        seed=(job.config.get('randomness') or {}).get('seed'),
-        steps=steps,
-        unit=unit,
         command=shlex.join(command),
         date=datetime.now(UTC).date().isoformat(),
         versions=record['versions'] if record else versions(),
@@ -104,6 +102,14 @@ def make_row(chain: Chain, job: Job) -> dict[str, Any] | None:
         parameters=sum(parameters(model_state(read_checkpoint(file, 'student'))) for file in files),
         validations={str(k): v for k, v in found.items()},
     )
+
+
+def _told(job: Job) -> dict[str, Any]:
+    """What the chain file asks for, of what a row tells."""
+    steps, unit = length(job.config)
+    seed = (job.config.get('randomness') or {}).get('seed')
+    about = {key: job.stage.about[key] for key in TOLD if key in job.stage.about}
+    return dict(**about, seed=seed, steps=steps, unit=unit)
 
 
 def _tested(folder: Path) -> dict[str, float]:
@@ -176,7 +182,7 @@ def finished(jobs: Sequence[Job], kept: bool = False) -> dict[str, list[Row]]:
 
     Args:
         jobs: of a chain.
-        kept: whether to take kept rows as they are, of whatever settings and data they came.
+        kept: whether to take kept rows as they are; :func:`doubts` tells of those that do not fit.
     """
     rows: dict[str, list[Row]] = {}
     for job in jobs:
@@ -186,12 +192,51 @@ def finished(jobs: Sequence[Job], kept: bool = False) -> dict[str, list[Row]]:
     return rows
 
 
+def doubts(jobs: Sequence[Job], with_data: bool = True) -> list[str]:
+    """In sentences, which kept rows are not of what the chain file asks for today.
+
+    Args:
+        jobs: of a chain.
+        with_data: whether data and checkpoints from outside are looked at too; without, the same
+            is told on every machine.
+    """
+    other: list[str] = []
+    unknown: list[str] = []
+    for job in jobs:
+        kept = row_of(job.row_file)
+        if 'row' not in kept:
+            continue
+        if _settings(kept['row']) != _settings(_told(job)):
+            other.append(job.name)
+        elif with_data and kept.get('fingerprint') != job.fingerprint:
+            (other if job.is_whole else unknown).append(job.name)
+    told = []
+    if other:
+        told.append(
+            f'Kept rows of other settings, data or teachers than the chain file names now: '
+            f'{"; ".join(other)}. The chain trains them again.'
+        )
+    if unknown:
+        told.append(
+            'Kept rows of which nobody can tell without their data and checkpoints whether the '
+            f'chain file still names them: {"; ".join(unknown)}.'
+        )
+    return told
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    """What a row says that the chain file asked for, as JSON keeps it."""
+    asked = {key: row.get(key) for key in (*TOLD, 'seed', 'steps', 'unit')}
+    return json.loads(json.dumps(asked))
+
+
 def summary(chain: Chain, rows: Mapping[str, Sequence[Row]], markdown: bool = False) -> list[str]:
     """The table of a chain, in lines, and what distillation closed of the gap.
 
     Each stage has a line: its metrics at the end, the main one after a third of the schedule too,
     its gain over the controls that have the same number of weights, seed by seed, its weights and
-    its minutes; means, and standard errors where there are several seeds.
+    its minutes; means, and standard errors where there are several seeds. In Markdown it is the
+    main metric alone, or those that the chain names: pages are narrow.
 
     Args:
         chain: that the rows are of.
@@ -202,18 +247,18 @@ def summary(chain: Chain, rows: Mapping[str, Sequence[Row]], markdown: bool = Fa
         return ['Nothing is done yet.']
     columns = metrics([row for each in rows.values() for row in each], chain)
     main = columns[0] if columns else None
-    controls = [n for n, stage in chain.stages.items() if stage.control and n in rows]
-    lines, told = [], []
+    if markdown and not chain.settings.get('metrics'):
+        columns = columns[:1]
+    gains, told = _gains(chain, rows, main) if main else ({}, [])
+    controls = [name for name in chain.stages if name in gains]
+    lines = []
     for name, found in rows.items():
         cells = [_text(found, metric) for metric in columns]
         if main:
             cells.insert(1, _text(found, main, 1 / 3))
         for control in controls:
-            compared = main is not None and not chain.stages[name].control
-            gain = _gain(found, rows[control], main) if main and compared else None
+            gain = gains[control].get(name)
             cells.append(gain.text(signed=True) if gain else '')
-            if main and gain:
-                told += _closed(chain, rows, name, control, gain, main)
         spent = [row['minutes'] for row in found if row['minutes']]
         size = f'{found[0]["parameters"] / 1e6:.2f} M'
         seeds = str(len(found))
@@ -224,10 +269,38 @@ def summary(chain: Chain, rows: Mapping[str, Sequence[Row]], markdown: bool = Fa
     over = (f'over {chain.stages[each].title}' for each in controls)
     header = ('stage', *heads, *over, 'parameters', 'seeds', 'minutes')
     if markdown:
-        told = [f'- {text}' for text in told]
-        table = [f'| {" | ".join(line)} |' for line in (header, ['---'] * len(header), *lines)]
-        return [*table, '', *told]
+        told = as_list(told)
+        rule = ['---', *['--:'] * (len(header) - 1)]
+        table = [f'| {" | ".join(line)} |' for line in (header, rule, *lines)]
+        return [*(line.replace(' \N{PLUS-MINUS SIGN} ', TOGETHER) for line in table), '', *told]
     return [*text_table(lines, header, right=True), '', *told]
+
+
+def as_list(sentences: Sequence[str]) -> list[str]:
+    """The lines of a list in Markdown."""
+    return [
+        line
+        for text in sentences
+        for line in wrap(f'- {text}', 120, subsequent_indent='  ', break_on_hyphens=False)
+    ]
+
+
+def _gains(
+    chain: Chain, rows: Mapping[str, Sequence[Row]], main: Metric
+) -> tuple[dict[str, dict[str, Sample]], list[str]]:
+    """The gains of stages over each control that any is compared with, and sentences on them."""
+    gains: dict[str, dict[str, Sample]] = {}
+    told: list[str] = []
+    controls = [name for name in rows if chain.stages[name].control]
+    for name in rows:
+        parts = []
+        for control in () if chain.stages[name].control else controls:
+            if gain := _gain(rows[name], rows[control], main):
+                gains.setdefault(control, {})[name] = gain
+                parts.append(_in_words(chain, rows, name, control, gain, main))
+        if parts:
+            told.append(f'{chain.stages[name].title}: {"; ".join(parts)}.')
+    return gains, told
 
 
 def _text(rows: Sequence[Row], metric: Metric, share: float = 1.0) -> str:
@@ -247,26 +320,27 @@ def _gain(rows: Sequence[Row], control: Sequence[Row], metric: Metric) -> Sample
     return sample(known) if known else None
 
 
-def _closed(
+def _in_words(
     chain: Chain,
     rows: Mapping[str, Sequence[Row]],
     name: str,
     control: str,
     gain: Sample,
     metric: Metric,
-) -> list[str]:
-    """In a sentence, the share of the gap to its teacher that a stage has closed."""
+) -> str:
+    """A gain with its interval, and the share that it is of the gap to the teacher."""
+    interval = f', 95 % within {gain.interval:.1f}' if gain.interval is not None else ''
+    said = f'{gain.mean:+.1f} over {chain.stages[control].title}{interval}'
     teachers = [need for need in chain.stages[name].needs if need in rows]
     teacher = chain.stages[name].about.get('teacher')
     named = [need for need in teachers if str(teacher).strip('{}').split('.')[0] == need]
     if not (named or teachers):
-        return []
+        return said
     top = [points(row, metric) for row in rows[(named or teachers)[0]]]
     base = [points(row, metric) for row in rows[control]]
     if None in top or None in base:
-        return []
+        return said
     gap = fmean(top) - fmean(base)  # type: ignore[arg-type]
     if gap <= 0:
-        return [f'{name}: the teacher is not above {control}.']
-    interval = f', 95 % within {gain.interval:.1f}' if gain.interval is not None else ''
-    return [f'{name}: {gain.mean:+.1f} over {control}{interval}, {gain.mean / gap:.0%} of the gap.']
+        return f'{said} (its teacher is not above that)'
+    return f'{said}, {gain.mean / gap:.0%} of the gap' if gain.mean > 0 else said

@@ -21,8 +21,8 @@ OF_SCHEDULERS = ('begin', 'end', 'T_max', 'step_size', 'total_steps', 'milestone
 OF_LOOPS = ('val_interval', 'val_begin')
 OF_HOOKS = ('interval', 'begin', 'end', 'begin_iter', 'begin_epoch', 'switch_epoch',
             'num_last_epochs')  # fmt: skip
-SCHEDULED_HOOKS = ('CheckpointHook', 'EMAHook', 'WeightScheduleHook', 'PipelineSwitchHook',
-                   'YOLOXModeSwitchHook')  # fmt: skip
+SCHEDULED_HOOKS = ('CheckpointHook', 'EMAHook', 'WeightScheduleHook', 'ValidationLossHook',
+                   'PipelineSwitchHook', 'YOLOXModeSwitchHook')  # fmt: skip
 
 
 def stage_config(about: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> Config:

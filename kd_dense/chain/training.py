@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,8 +29,8 @@ class Means:
 
     Attributes:
         side_by_side: how many at once.
-        gpus: of each training; with more than one, ranks are launched by torchrun.
-        launcher: ``'none'`` or ``'pytorch'``.
+        gpus: of each training; with a launcher, one rank for each.
+        launcher: ``'none'``; ``'pytorch'``, torchrun on this machine; or ``'slurm'``, srun.
         options: of ``kd-dense train``, for all.
     """
 
@@ -45,6 +46,8 @@ class Means:
             # a rendezvous of its own for each training, on a free port
             start += ['torch.distributed.run', '--standalone', '--nproc_per_node', str(self.gpus)]
             start += ['-m']
+        if self.launcher == 'slurm':
+            start = [*self._srun(job), *start]
         launched = ['--launcher', self.launcher] if self.launcher != 'none' else []
         where = [str(job.config_file), '--work-dir', str(job.folder), *launched]
         if job.evaluates:
@@ -58,9 +61,25 @@ class Means:
             return [*start, 'kd_dense', 'test', where[0], *tested, *where[1:], *options]
         return [*start, 'kd_dense', 'train', *where, '--resume', *self.options]
 
+    def _srun(self, job: Job) -> list[str]:
+        """The start of a command that Slurm runs, with a task for each GPU."""
+        per_node = min(self.gpus, int(os.environ.get('GPUS_PER_NODE', 8)))
+        return [
+            'srun',
+            f'--job-name={job.stage.name}',
+            f'--ntasks={self.gpus}',
+            f'--ntasks-per-node={per_node}',
+            f'--gres=gpu:{per_node}',
+            f'--cpus-per-task={os.environ.get("CPUS_PER_TASK", 5)}',
+            '--kill-on-bad-exit=1',
+            *shlex.split(os.environ.get('SRUN_ARGS', '')),
+        ]
+
     def environment(self, slot: int) -> dict[str, str]:
         """The variables of a training in one of the places side by side."""
         found = {'PYTHONWARNINGS': 'ignore', **os.environ}
+        if self.launcher == 'slurm':  # which shares out cores and GPUs itself
+            return found | dict(MASTER_PORT=str(int(os.environ.get('PORT', 29500)) + slot))
         if self.side_by_side > 1:
             share = (os.cpu_count() or 1) // self.side_by_side
             found.setdefault('OMP_NUM_THREADS', str(max(1, share)))

@@ -7,14 +7,15 @@ What is done is skipped, what was interrupted goes on, and at the end one table 
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..chain import Chain, Job, finished, read_chain, run_chain, summary
+from ..chain import Chain, Job, doubts, finished, read_chain, run_chain, summary
 from ..chain.assistants import candidates, ranking, write_chain
-from ..chain.rows import main_metric
+from ..chain.rows import as_list, main_metric
 from ..chain.run import prepare, to_train
 from ..chain.stage_config import length
 from ..chain.training import Means
@@ -61,7 +62,7 @@ def chain_options(parser: argparse.ArgumentParser) -> None:
         '--side-by-side', type=at_least(1), help='trainings at once; default: of the file, or 1'
     )
     parser.add_argument(
-        '--launcher', choices=['none', 'pytorch'], default='none', help='of the trainings'
+        '--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='of the trainings'
     )
     parser.add_argument('--gpus', type=at_least(1), default=1, help='of each training')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
@@ -78,8 +79,10 @@ def main() -> None:
             return
         chain = read_chain(args.file, args.seeds)
         if args.table:
-            rows = finished(chain.chosen(args.only), kept='rows' in chain.settings)
-            print('\n'.join(summary(chain, rows, args.table == 'markdown')))
+            jobs, markdown = chain.chosen(args.only), args.table == 'markdown'
+            lines = summary(chain, finished(jobs, kept='rows' in chain.settings), markdown)
+            lines += as_list(doubts(jobs)) if markdown else doubts(jobs)
+            print('\n'.join(lines))
         else:
             run(chain, args, args.only)
 
@@ -93,10 +96,15 @@ def run(chain: Chain, args: argparse.Namespace, only: Sequence[str] = ()) -> Non
         only: names of stages; all without names.
 
     Raises:
-        SetupError: ranks without a launcher, or a stage failed.
+        SetupError: ranks without a launcher, a launcher that is not here, or a stage failed.
     """
     if args.gpus > 1 and args.launcher == 'none':
-        raise SetupError('--gpus of a training are ranks: add --launcher pytorch.')
+        raise SetupError('--gpus of a training are ranks: add --launcher pytorch, or slurm.')
+    if args.launcher == 'slurm' and shutil.which('srun') is None:
+        raise SetupError(
+            '--launcher slurm starts each training by srun, and there is none on this machine. '
+            'Start the chain on a node of the cluster, or take --launcher pytorch.'
+        )
     if args.dry_run:
         print('\n'.join(planned(chain, chain.chosen(only))))
         return

@@ -1,4 +1,4 @@
-"""Hooks for distilling: student checkpoints, weight schedules, loss balance, metrics, pictures."""
+"""Hooks for distilling: checkpoints, weight schedules, losses and metrics looked at, pictures."""
 
 from .around_step import AroundStepHook
 from .checkpoint_guard import CheckpointGuardHook
@@ -7,6 +7,7 @@ from .loss_balance import LossBalanceHook
 from .pictures import DistillationPictureHook
 from .random_state import RandomStateHook
 from .student_checkpoint import StudentCheckpointHook, student_checkpoint
+from .validation_loss import ValidationLossHook
 from .weight_schedule import WeightScheduleHook, factor_at
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     'LossBalanceHook',
     'RandomStateHook',
     'StudentCheckpointHook',
+    'ValidationLossHook',
     'WeightScheduleHook',
     'factor_at',
     'student_checkpoint',

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ..logs import curve, is_training
+from ..logs import VALIDATION_LOSS, curve, is_training
 from ..pictures.curves import Chart, Curve, as_svg, draw_curves
 from .numbers import known_metrics
 from .runs import Run
@@ -36,6 +36,14 @@ def training(runs: Sequence[Run]) -> dict[str, Any]:
         notes = {'loss': 'all that is trained on'}
         named = [drawn(k, k.removeprefix(PREFIX), notes.get(k, ''), zero=True) for k in chosen]
         groups += [dict(title=title, charts=named)] if named else []
+    found = sorted({k for run in runs for line in run.lines for k in line})
+    unseen = [
+        drawn(k, k.removeprefix(VALIDATION_LOSS), zero=True)
+        for k in found
+        if k.startswith(VALIDATION_LOSS)
+    ]
+    if unseen:
+        groups.append(dict(title='Distillation losses on the validation set', charts=unseen))
     return dict(charts=groups)
 
 

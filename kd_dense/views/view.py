@@ -218,6 +218,8 @@ class View:
     @cached_property
     def own_losses(self) -> dict[str, Tensor | list[Tensor]]:
         """What the model's own loss returned."""
+        if not self.annotated:
+            raise NotAnnotated("the model's own losses")
         raise RuntimeError('The own loss of this model was not noted: a teacher computes none.')
 
     def own_loss(self, name: str) -> Tensor:

@@ -19,8 +19,8 @@ from kd_dense.datasets import CLASSES
 from kd_dense.registry import HOOKS
 from tests.helpers import segmentation
 from tests.helpers.models import distiller, free_port, gfl, losses
+from tests.helpers.processes import ROOT, run, run_ranks
 
-ROOT = Path(__file__).parents[2]
 COUNTER = itertools.count()  # of experiments: mmengine shares messages between equal names
 
 
@@ -186,11 +186,17 @@ def train_apart(config: Config, *options: str, ranks: int = 1) -> subprocess.Com
     """Train in a process of its own, or in several."""
     file = Path(f'{config.work_dir}.py')
     config.dump(file)
-    script = ['tools/dist_train.sh', str(file), str(ranks)]
-    command = script if ranks > 1 else [sys.executable, 'tools/train.py', str(file)]
+    words = ('tools/train.py', file, *options)
+    return run_ranks(ranks, *words, port=free_port()) if ranks > 1 else run(*words)
+
+
+def train_by_script(config: Config, ranks: int) -> subprocess.CompletedProcess:
+    """Train in several processes, as a user starts them."""
+    file = Path(f'{config.work_dir}.py')
+    config.dump(file)
     environment = dict(PORT=free_port(), PYTHON=sys.executable, PYTHONPATH=str(ROOT))
     return subprocess.run(
-        [*command, *options],
+        ['tools/dist_train.sh', str(file), str(ranks)],
         cwd=ROOT,
         env=os.environ | environment | dict(OMP_NUM_THREADS='1'),
         capture_output=True,

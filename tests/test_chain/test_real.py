@@ -1,9 +1,5 @@
 """A chain of real trainings: equal to the plain configs to the bit, also when it is killed."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +8,7 @@ from mmengine.config import Config
 
 from kd_dense.chain import read_chain
 from tests.helpers.models import gfl
+from tests.helpers.processes import Command
 from tests.helpers.trainings import ROOT, assert_same, base_config
 
 
@@ -31,17 +28,9 @@ def write_configs(folder: Path, digits_root: Path) -> None:
     )
 
 
-def command(folder: Path, *arguments: str) -> subprocess.Popen:
-    """Start a command of ours in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, '-m', 'kd_dense', *arguments],
-        cwd=folder,
-        env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def command(folder: Path, *arguments: str) -> Command:
+    """Start a command of ours."""
+    return Command(['-m', 'kd_dense', *arguments], folder, PYTHONPATH=str(ROOT))
 
 
 def weights(path: Path) -> dict:
@@ -52,18 +41,17 @@ def test_a_killed_chain_ends_as_the_plain_config_does(digits_root, tmp_path, mon
     write_configs(tmp_path, digits_root)
     process = command(tmp_path, 'chain', 'chain.py', '--no-report')
     while not (tmp_path / 'out/small/iter_3.pth').exists():  # in the second stage, stretched
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.wait().stderr
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    process = command(tmp_path, 'chain', 'chain.py', '--no-report')
-    said = process.communicate()[0]
-    assert process.returncode == 0, said
+    process.kill()
+    done = command(tmp_path, 'chain', 'chain.py', '--no-report').wait()
+    said = done.stdout
+    assert done.returncode == 0, done.stderr
     assert 'going on with small' in said and 'training' not in said.split('going on')[0], said
     assert [line.split()[-3] for line in said.splitlines() if line.startswith('small  ')] == ['M']
 
-    process = command(tmp_path, 'train', 'out/small.py', '--work-dir', 'plain')
-    assert process.wait() == 0, process.communicate()[0]
+    done = command(tmp_path, 'train', 'out/small.py', '--work-dir', 'plain').wait()
+    assert done.returncode == 0, done.stderr
     names = ('iter_6.pth', 'iter_6_student.pth')
     for name in names:
         assert_same(

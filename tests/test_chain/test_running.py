@@ -1,6 +1,7 @@
 """Chains: stages in order, skipped when done, moved aside when changed, and told in a table."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -58,6 +59,19 @@ compare = dict(alone=dict(config='small.py'))
 """
 
 
+# stands for Slurm: notes what it was asked for, and runs the training above in the same place
+SRUN = """#!{python} -S
+import os, subprocess, sys
+words = sys.argv[1:]
+place = words.index('-m')
+options, command = words[:place - 1], words[place:]
+with open('asked', 'a') as file:
+    print(*options, '|', *command, '|', os.environ['MASTER_PORT'], file=file)
+config, folder = command[3], command[command.index('--work-dir') + 1]
+sys.exit(subprocess.run([sys.executable, '-S', 'train.py', config, folder]).returncode)
+"""
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """The current folder, with a chain of three stages and a training that trains nothing."""
@@ -76,10 +90,15 @@ def folder(tmp_path, monkeypatch) -> Path:
     for name, width in (('large', 2000), ('small', 1000)):
         torch.save(dict(state_dict=dict(weight=torch.zeros(width))), f'{name}.pth')
     monkeypatch.setattr('kd_dense.chain.run.PACE', 0.02)
+    command = Means.command
     monkeypatch.setattr(
         Means,
         'command',
-        lambda self, job: [sys.executable, '-S', 'train.py', str(job.config_file), str(job.folder)],
+        lambda self, job: (
+            command(self, job)
+            if self.launcher == 'slurm'
+            else [sys.executable, '-S', 'train.py', str(job.config_file), str(job.folder)]
+        ),
     )
     return tmp_path
 
@@ -128,6 +147,19 @@ def test_where_the_data_lies_does_not_count(folder):
     (folder / 'data').rename(folder / 'elsewhere')
     for name in ('large.py', 'small.py'):
         Path(name).write_text(Path(name).read_text().replace("'data/'", "'elsewhere/'"))
+    go()
+    assert calls() == []
+
+
+def test_a_hook_that_only_looks_does_not_count(folder):
+    go()
+    calls()
+    hooks = "custom_hooks = [{}dict(type='kd_dense.LossBalanceHook')]\n"
+    Path('small.py').write_text(STAGE.format(width=1) + hooks.format(''))
+    go()
+    assert sorted(line.split()[0] for line in calls()) == ['alone', 'taught']
+    looking = "dict(type='kd_dense.ValidationLossHook', interval=3), "
+    Path('small.py').write_text(STAGE.format(width=1) + hooks.format(looking))
     go()
     assert calls() == []
 
@@ -196,13 +228,82 @@ def test_kept_rows_are_done_and_checkpoints_are_trained_again_where_needed(
     command.main()
     shown = capsys.readouterr().out
     assert '| taught | 40.0 | 16.0 | +10.0 | 0.00 M | 1 | 6.0 |' in shown.splitlines()
-    Path('data/train.json').write_text('[]')  # other data: no row is of it, and the table stays
-    command.main()
-    assert capsys.readouterr().out == shown
-    Path('data/train.json').write_text('{}')
     Path('rows/taught.json').unlink()
     go('taught')
     assert [line.split()[0] for line in calls()] == ['teacher', 'taught']
+
+
+def test_kept_rows_of_other_settings_or_data_are_shown_and_told_by_name(
+    folder, monkeypatch, capsys
+):
+    text = CHAIN + "rows = 'rows'\n"
+    Path('chain.py').write_text(text)
+    go()
+
+    def told(form: str) -> tuple[str, str]:
+        """The table, and what stands below its own sentences."""
+        monkeypatch.setattr(sys, 'argv', ['kd-dense chain', 'chain.py', '--table', form])
+        capsys.readouterr()
+        command.main()
+        *table, last = capsys.readouterr().out.splitlines()
+        return '\n'.join(table), last
+
+    before, last = told('text')
+    assert last == 'taught: +10.0 over alone, 50% of the gap.'
+    before = f'{before}\n{last}'
+    other = (
+        'Kept rows of other settings, data or teachers than the chain file names now: {}. The '
+        'chain trains them again.'
+    )
+    Path('data/train.json').write_text('[]')
+    assert told('text') == (before, other.format('teacher; alone; taught'))
+    Path('data/train.json').write_text('{}')
+    Path('chain.py').write_text(text.replace("'{teacher}'}", "'{teacher}', 'model.width': 7}"))
+    assert told('markdown')[1] == f'- {other.format("taught")}'
+    Path('small.py').write_text(STAGE.format(width=7))  # its options stay, its config is another
+    Path('chain.py').write_text(text)
+    assert told('text')[1] == other.format('alone; taught')
+    Path('small.py').write_text(STAGE.format(width=1))
+    (folder / 'data').rename(folder / 'lost')
+    table, last = told('text')
+    assert table == before
+    assert last == (
+        'Kept rows of which nobody can tell without their data and checkpoints whether the chain '
+        'file still names them: teacher; alone; taught.'
+    )
+
+
+def test_slurm_runs_each_training(folder, monkeypatch, capsys):
+    (folder / 'srun').write_text(SRUN.format(python=sys.executable))
+    (folder / 'srun').chmod(0o755)
+    monkeypatch.setenv('PATH', f'{folder}:{os.environ["PATH"]}')
+    monkeypatch.setenv('SRUN_ARGS', '-p "my gpus"')
+    options = ['--launcher', 'slurm', '--gpus', '16', '--side-by-side', '2', '--no-report']
+    monkeypatch.setattr(sys, 'argv', ['kd-dense chain', 'chain.py', *options])
+    command.main()
+    assert 'taught: +10.0 over alone' in capsys.readouterr().out
+    asked = [line.split(' | ') for line in Path('asked').read_text().splitlines()]
+    names = [line[0].split()[0].removeprefix('--job-name=') for line in asked]
+    assert sorted(names) == ['alone', 'taught', 'teacher']
+    slurm, training, _ = asked[names.index('taught')]
+    assert slurm.split()[1:] == [
+        '--ntasks=16', '--ntasks-per-node=8', '--gres=gpu:8', '--cpus-per-task=5',
+        '--kill-on-bad-exit=1', '-p', 'my', 'gpus',
+    ]  # fmt: skip
+    assert training.split() == [
+        '-m', 'kd_dense', 'train', 'out/taught.py', '--work-dir', 'out/taught',
+        '--launcher', 'slurm', '--resume',
+    ]  # fmt: skip
+    assert {line[2] for line in asked} == {'29500', '29501'}  # those side by side do not meet
+
+
+def test_slurm_that_is_not_there_is_told_before_anything_is_trained(folder, monkeypatch, capsys):
+    monkeypatch.setenv('PATH', str(folder))
+    monkeypatch.setattr(sys, 'argv', ['kd-dense chain', 'chain.py', '--launcher', 'slurm'])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert 'srun, and there is none on this machine' in capsys.readouterr().err
+    assert calls() == [] and not Path('out').exists()
 
 
 def test_a_stage_that_fails_is_told_and_the_others_go_on(folder):

@@ -114,9 +114,10 @@ def test_a_segmentor_trains_on_them(shapes, tmp_path, monkeypatch):
     whole['optim_wrapper'] = dict(optimizer=dict(type='AdamW', lr=0.01))
     student = segmentation.distiller({})['student']
     whole['train_dataloader']['dataset']['pipeline'][1]['reduce_zero_label'] = True
-    Config(whole | dict(model=student)).dump('small.py')
-    call(monkeypatch, 'train', 'small.py', '--data', shapes, '--work-dir', 'out')
-    written = Config.fromfile('out/small.py')
+    # mmengine tells trainings of one second in one process apart by the name of their config
+    Config(whole | dict(model=student)).dump('segmentor.py')
+    call(monkeypatch, 'train', 'segmentor.py', '--data', shapes, '--work-dir', 'out')
+    written = Config.fromfile('out/segmentor.py')
     assert written.model.decode_head.num_classes == 3
     assert 'reduce_zero_label' not in written.train_dataloader.dataset.pipeline[1]
     assert written.val_evaluator.type == 'IoUMetric'

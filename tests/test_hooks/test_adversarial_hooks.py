@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from kd_dense.hosts import build_model, read_model_config
+from tests.helpers.processes import in_ranks
 from tests.helpers.trainings import shapes_config
 
 NO_SAVING = dict(checkpoint=dict(type='CheckpointHook', interval=-1, save_last=False))
@@ -97,7 +98,7 @@ def train(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_play_one_game_and_the_first_alone_writes(tmp_path):
-    torch.multiprocessing.spawn(train, (str(tmp_path),), nprocs=2)
+    in_ranks(train, str(tmp_path))
     first = tmp_path / 'rank0'
     assert (first / 'pictures' / 'val_iter_2.png').is_file()
     assert (first / 'iter_2_student.pth').is_file()

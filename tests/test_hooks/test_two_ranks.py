@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from kd_dense.hooks import AroundStepHook
+from tests.helpers.processes import in_ranks
 
 from .conftest import base_config
 
@@ -73,7 +74,7 @@ def train(rank: int, folder: str, root: str, poisoned: int | None = None) -> Non
 
 @pytest.mark.slow
 def test_the_first_rank_alone_writes_and_both_stay_together(tmp_path, digits_root):
-    torch.multiprocessing.spawn(train, (str(tmp_path), str(digits_root)), nprocs=2)
+    in_ranks(train, str(tmp_path), str(digits_root))
     first = tmp_path / 'rank0'
     assert (first / 'pictures' / 'val_iter_2.png').is_file()
     assert (first / 'iter_2_student.pth').is_file()
@@ -88,8 +89,7 @@ def test_the_first_rank_alone_writes_and_both_stay_together(tmp_path, digits_roo
 
 @pytest.mark.slow
 def test_a_step_that_is_not_finite_on_one_rank_is_left_out_on_both(tmp_path, digits_root):
-    arguments = (str(tmp_path), str(digits_root), 0)
-    torch.multiprocessing.spawn(train, arguments, nprocs=2)
+    in_ranks(train, str(tmp_path), str(digits_root), 0)
     one, two = (torch.load(tmp_path / f'weights{rank}.pth') for rank in (0, 1))
     for name, value in one.items():
         if 'running' not in name:

@@ -18,6 +18,7 @@ from kd_dense.losses.adversarial.optim import (
     AdversarialOptimWrapper,
     AdversarialOptimWrapperConstructor,
 )
+from tests.helpers.processes import in_ranks
 from tests.helpers.segmentation import distiller, raw_batch, segmentor
 from tests.helpers.trainings import assert_same, short_training, state, train_apart
 
@@ -329,7 +330,7 @@ def _critic_step(part: slice) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 def test_two_ranks_of_one_image_teach_the_critic_as_one_of_two(tmp_path):
     out = tmp_path / 'critic.pth'
-    torch.multiprocessing.spawn(_judge, (str(tmp_path / 'group'), str(out)), nprocs=2)
+    in_ranks(_judge, str(tmp_path / 'group'), str(out))
     alone, two = _critic_step(slice(0, 2)), torch.load(out)
     assert alone.keys() == two.keys() and len(alone) > 8
     for name, gradient in alone.items():
@@ -363,9 +364,7 @@ def _overflow_on_one_rank(rank: int, file: str, out: str) -> None:
 @pytest.mark.slow
 def test_what_overflows_on_one_rank_is_left_out_on_both_and_the_game_goes_on(tmp_path):
     out = tmp_path / 'rank'
-    torch.multiprocessing.spawn(
-        _overflow_on_one_rank, (str(tmp_path / 'group'), str(out)), nprocs=2
-    )
+    in_ranks(_overflow_on_one_rank, str(tmp_path / 'group'), str(out))
     first, second = (torch.load(f'{out}{rank}') for rank in range(2))
     assert_same(first['weights'], second['weights'])
     assert all(p.isfinite().all() for p in first['weights'].values())

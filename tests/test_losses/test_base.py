@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, distributed, nn
 
 from kd_dense import DistillationLoss, FeatureImitation, LocalizationDistillation, SoftTargets
 from kd_dense.losses import global_divisor
 from kd_dense.views import Batch, OneStageView
 from tests.helpers.models import gfl
 from tests.helpers.pairs import BOXES, SIZES, batch_for, build, noted
+from tests.helpers.processes import in_ranks
 
 # -- weight ------------------------------------------------------------------------------------
 
@@ -122,7 +123,7 @@ def run_rank(other: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_of_one_image_equal_one_process_of_two(tmp_path: Path):
-    other = multiprocessing.spawn(run_rank, (str(tmp_path),), join=False)
+    other = in_ranks(run_rank, str(tmp_path), number=1, join=False)
     run_rank(-1, str(tmp_path))
     other.join()
     ranks = [torch.load(tmp_path / f'{rank}.pt') for rank in range(2)]
