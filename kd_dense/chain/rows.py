@@ -336,11 +336,17 @@ def _in_words(
     named = [need for need in teachers if str(teacher).strip('{}').split('.')[0] == need]
     if not (named or teachers):
         return said
-    top = [points(row, metric) for row in rows[(named or teachers)[0]]]
-    base = [points(row, metric) for row in rows[control]]
-    if None in top or None in base:
+    above = (named or teachers)[0]
+    seeds = {None, *(row['run_seed'] for row in rows[name])}  # None: trained once for all
+    top, base = (
+        [points(row, metric) for row in rows[each] if row['run_seed'] in seeds]
+        for each in (above, control)
+    )
+    if None in top or None in base or not (top and base):
         return said
     gap = fmean(top) - fmean(base)  # type: ignore[arg-type]
     if gap <= 0:
         return f'{said} (its teacher is not above that)'
-    return f'{said}, {gain.mean / gap:.0%} of the gap' if gain.mean > 0 else said
+    if gain.mean <= 0:
+        return said
+    return f'{said}, {gain.mean / gap:.0%} of the gap to {chain.stages[above].title}'

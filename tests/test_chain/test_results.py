@@ -97,7 +97,7 @@ def test_a_section_has_comment_command_table_and_what_is_missing(results, small)
         '| alone | 40.0 | 20.0 |  | 1.00 M | 1 | 3.0 |',
         '| the student | 51.0 ± 1.0 | 25.5 ± 0.5 | +10.0 | 1.00 M | 2 | 3.0 |',
         '',
-        '- the student: +10.0 over alone, 50% of the gap.',
+        '- the student: +10.0 over alone, 50% of the gap to teacher.',
         '- 4 of 5 trainings are done.',
     ]
 

@@ -174,7 +174,7 @@ def test_seeds_have_folders_and_what_is_trained_once_serves_them_all(folder, cap
     table = '\n'.join(summary(chain, finished(chain.jobs)))
     # scores 0.40, 0.41, 0.42 and 0.30, 0.31, 0.32: seed by seed the gain is always 10 points
     assert '41.0 ± 0.6' in table and '+10.0 ± 0.0' in table and '50.0' in table
-    assert 'taught: +10.0 over alone, 95 % within 0.0, 53% of the gap.' in table
+    assert 'taught: +10.0 over alone, 95 % within 0.0, 53% of the gap to the teacher.' in table
     assert '16.4 ± 0.2' in table  # at step 40, the first validation behind a third
 
 
@@ -206,7 +206,7 @@ def test_the_table_of_one_seed(folder):
     ]
     assert lines[1].split() == ['the', 'teacher', '50.0', '20.0', '0.00', 'M', '1', '6.0']
     assert lines[3].split() == ['taught', '40.0', '16.0', '+10.0', '0.00', 'M', '1', '6.0']
-    assert 'taught: +10.0 over alone, 50% of the gap.' in lines
+    assert 'taught: +10.0 over alone, 50% of the gap to the teacher.' in lines
 
 
 def test_kept_rows_are_done_and_checkpoints_are_trained_again_where_needed(
@@ -249,7 +249,7 @@ def test_kept_rows_of_other_settings_or_data_are_shown_and_told_by_name(
         return '\n'.join(table), last
 
     before, last = told('text')
-    assert last == 'taught: +10.0 over alone, 50% of the gap.'
+    assert last == 'taught: +10.0 over alone, 50% of the gap to the teacher.'
     before = f'{before}\n{last}'
     other = (
         'Kept rows of other settings, data or teachers than the chain file names now: {}. The '
