@@ -11,7 +11,11 @@ from mmengine.registry import Registry
 
 from .errors import SetupError
 
-NOUNS = {'DistillationLoss': 'distillation loss', 'Teacher': 'teacher'}
+NOUNS = {
+    'DistillationLoss': 'distillation loss',
+    'Teacher': 'teacher',
+    'TrainsBeside': 'kind of peer',
+}
 
 
 def kind_of(registry: Registry, config: Any, where: str, base: type, default: str = '') -> type:
@@ -54,19 +58,20 @@ def kind_of(registry: Registry, config: Any, where: str, base: type, default: st
     return kind
 
 
-def build(kind: type, config: Mapping[str, Any], where: str) -> Any:
+def build(kind: type, config: Mapping[str, Any], where: str, **given: Any) -> Any:
     """Build a class from the arguments in its config.
 
     Args:
         kind: see :func:`kind_of`.
         config: its arguments; ``type`` is left out.
         where: the part of the config, for messages.
+        given: arguments that no config gives.
 
     Raises:
         SetupError: an unknown argument, or a needed one that is not there.
     """
     arguments = {key: value for key, value in config.items() if key != 'type'}
-    parameters = signature(kind).parameters.values()
+    parameters = [p for p in signature(kind).parameters.values() if p.name not in given]
     if not any(p.kind is Parameter.VAR_KEYWORD for p in parameters):
         names = [p.name for p in parameters]
         needed = [p.name for p in parameters if p.default is p.empty]
@@ -79,7 +84,7 @@ def build(kind: type, config: Mapping[str, Any], where: str) -> Any:
                 + (f', of which it needs {listed(needed)}' if needed else '')
                 + f'; found {listed(sorted(arguments)) or "nothing"}.{near}'
             )
-    return kind(**arguments)
+    return kind(**given, **arguments)
 
 
 def is_a(kind: Any, base: type) -> bool:

@@ -31,3 +31,4 @@ WEIGHT_INITIALIZERS = Registry(
 # kinds of views, the general ones first: of those that fit a model the one registered last is taken
 VIEWS = Registry('view', scope='kd_dense', locations=['kd_dense.views'])
 TEACHERS = Registry('teacher', scope='kd_dense', locations=['kd_dense.teachers'])
+PEERS = Registry('peer', scope='kd_dense', locations=['kd_dense.peers'])

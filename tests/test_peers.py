@@ -328,7 +328,9 @@ OTHER_IMAGES = dict(gfl(), data_preprocessor=dict(gfl()['data_preprocessor'], me
 WRONG = {
     'choose another name': dict(peers=dict(student=dict(model=gfl()))),
     'it is `dict': dict(peers=dict(b=gfl())),
-    "nothing reads 'sed'. Did you mean 'seed'": dict(peers=dict(b=dict(model=gfl(), sed=1))),
+    "found `model`, `sed`, `seed`. Did you mean 'seed'": dict(
+        peers=dict(b=dict(model=gfl(), sed=1))
+    ),
     'wants its images normalised otherwise': dict(peers=dict(b=dict(model=OTHER_IMAGES))),
     'peers.b.weight is -1': dict(peers=dict(b=dict(model=gfl(), weight=-1))),
     'would learn from itself': dict(losses=dict(a=dict(SOFT, student='b', teacher='b'))),
@@ -359,14 +361,19 @@ def short(digits_root, work_dir, **changes):
         dict(type='kd_dense.StudentCheckpointHook'),
         dict(type='kd_dense.StudentCheckpointHook', model='b'),
         dict(type='kd_dense.LossBalanceHook', steps=1),
-        dict(type='kd_dense.WeightScheduleHook', schedules={'*': dict(kind='linear', end=3)}),
+        dict(
+            type='kd_dense.WeightScheduleHook',
+            schedules={'*': dict(kind='linear', end=3)},
+            peers=dict(b=dict(kind='constant', factor=0.5)),
+        ),
     ]
     training_config.merge_from_dict(changes)
     return training_config
 
 
 def test_a_training_resumes_bit_for_bit_and_writes_both_models(digits_root, tmp_path):
-    train(short(digits_root, tmp_path / 'whole'))
+    runner = train(short(digits_root, tmp_path / 'whole'))
+    assert runner.model.peers['b'].factor == 0.5
     again = short(digits_root, tmp_path / 'again')
     shutil.copytree(tmp_path / 'whole', tmp_path / 'again')
     for file in (tmp_path / 'again').glob('iter_4*'):

@@ -44,49 +44,67 @@ class WeightScheduleHook(Hook):
     Args:
         schedules: phases by name of the loss; ``'*'`` stands for all losses not named.
         by_epoch: whether ``begin`` and ``end`` count epochs, fractions included, or iterations.
+        peers: phases by name of a peer, for the weight of its own loss.
 
     Raises:
-        SetupError: an unknown kind, key or loss, ``begin`` not before ``end``, or phases that
+        SetupError: an unknown kind, key, loss or peer, ``begin`` not before ``end``, or phases that
             overlap.
     """
 
     priority = 'ABOVE_NORMAL'  # before hooks that look at the losses
 
     def __init__(
-        self, schedules: Mapping[str, Phase | Sequence[Phase]], by_epoch: bool = False
+        self,
+        schedules: Mapping[str, Phase | Sequence[Phase]] | None = None,
+        by_epoch: bool = False,
+        peers: Mapping[str, Phase | Sequence[Phase]] | None = None,
     ) -> None:
-        self.schedules = {
-            name: [phases] if isinstance(phases, Mapping) else list(phases)
-            for name, phases in schedules.items()
-        }
-        for name, phases in self.schedules.items():
+        self.schedules, self.peers = (
+            {
+                name: [phases] if isinstance(phases, Mapping) else list(phases)
+                for name, phases in (found or {}).items()
+            }
+            for found in (schedules, peers)
+        )
+        for name, phases in [*self.schedules.items(), *self.peers.items()]:
             check_phases(name, phases)
         self.by_epoch = by_epoch
 
     def before_run(self, runner: Runner) -> None:
-        """Check the names of the losses.
+        """Check the names of the losses and peers.
 
         Raises:
-            SetupError: there is no such loss.
+            SetupError: there is no such loss or peer.
         """
-        known = list(distiller_of(runner, 'WeightScheduleHook').losses)
-        unknown = [name for name in self.schedules if name not in (ALL, *known)]
-        if unknown:
-            raise SetupError(
-                f'schedules names {", ".join(map(repr, unknown))}, which is none of the losses; '
-                f"choose from {', '.join(map(repr, known))}, or '*' for all."
-            )
+        distiller = distiller_of(runner, 'WeightScheduleHook')
+        for part, named, known in (
+            ('schedules', self.schedules, list(distiller.losses)),
+            ('peers', self.peers, list(distiller.peers)),
+        ):
+            unknown = [name for name in named if name not in (ALL, *known)]
+            if unknown:
+                what = 'losses' if part == 'schedules' else 'peers'
+                raise SetupError(
+                    f'{part} names {", ".join(map(repr, unknown))}, which is none of the {what}; '
+                    f"choose from {', '.join(map(repr, known)) or 'none'}, or '*' for all."
+                )
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
         """Set and log the factors of this iteration."""
         now = runner.iter / len(runner.train_dataloader) if self.by_epoch else runner.iter
-        for name, loss in distiller_of(runner, 'WeightScheduleHook').losses.items():
-            phases = self.schedules.get(name, self.schedules.get(ALL))
-            if phases is not None:
-                loss.factor = factor_at(phases, now)
-                runner.message_hub.update_scalar(f'train/kd_factor/{name}', loss.factor)
+        distiller = distiller_of(runner, 'WeightScheduleHook')
+        scheduled: Sequence[tuple[str, Mapping[str, Any], Any]] = (
+            ('kd_factor', self.schedules, distiller.losses.items()),
+            ('peer_factor', self.peers, distiller.peers.items()),
+        )
+        for scalar, schedules, parts in scheduled:
+            for name, part in parts:
+                phases = schedules.get(name, schedules.get(ALL))
+                if phases is not None:
+                    part.factor = factor_at(phases, now)
+                    runner.message_hub.update_scalar(f'train/{scalar}/{name}', part.factor)
 
 
 def factor_at(phases: Sequence[Phase], now: float) -> float:

@@ -62,6 +62,12 @@ def test_an_unknown_loss_is_named_before_training(training):
         runner.train()
 
 
+def test_an_unknown_peer_is_named_before_training(training):
+    hook = dict(type='kd_dense.WeightScheduleHook', peers=dict(b=LINEAR))
+    with pytest.raises(SetupError, match=r"peers names 'b', which is none of the peers"):
+        training(custom_hooks=[hook]).train()
+
+
 def test_after_a_stop_no_loss_is_computed_and_the_teacher_sleeps(training):
     schedules = {
         'ld': dict(kind='linear', begin=0, end=2, start_factor=0.5),

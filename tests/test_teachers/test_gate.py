@@ -119,7 +119,8 @@ def test_boxes_are_learned_from_the_mean_distribution():
 
 def test_segmentors_have_one_too():
     student = segmentation.segmentor()
-    model = one(student=student, soft=dict(type='kd_dense.PixelWise'))
+    trunk = [f'backbone.{name}' for name in ('stem', *STAGES[3:])]
+    model = one(student=student, soft=dict(type='kd_dense.PixelWise'), shares=trunk)
     logs = model.train_step(
         segmentation.raw_batch(), build_optim_wrapper(model, copy.deepcopy(OPTIMIZER))
     )
