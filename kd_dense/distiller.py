@@ -383,6 +383,7 @@ class Distiller(BaseModel):
             return
         meta = MessageHub.get_current_instance().runtime_info.get('dataset_meta') or {}
         for teacher in self.teachers.values():
+            teacher.know_classes(meta.get('classes'))
             if teacher.same_classes:
                 check_classes(meta.get('classes'), teacher.classes, teacher.source)
         self._classes_checked = True

@@ -63,7 +63,11 @@ def must_agree(view: type[View], loss: DistillationLoss) -> set[str]:
 
 
 def differences(
-    student: nn.Module, teacher: HostInfo, losses: ByName, same_classes: bool = True
+    student: nn.Module,
+    teacher: HostInfo,
+    losses: ByName,
+    same_classes: bool = True,
+    maps_classes: bool = False,
 ) -> list[Difference]:
     """In what a student and a teacher differ that any of the losses minds.
 
@@ -71,12 +75,18 @@ def differences(
         student: the built model.
         teacher: description of the teacher.
         losses, same_classes: see :func:`check_pair`.
+        maps_classes: whether classes are found by name, for losses that ask for that.
     """
     view, ours = view_class(student), host_info(student)
     found = []
     for what, words in ours.compared().items():
         values = getattr(ours, what), getattr(teacher, what, None)
-        minding = [name for name, loss in losses.items() if what in must_agree(view, loss)]
+        minding = [
+            name
+            for name, loss in losses.items()
+            if what in must_agree(view, loss)
+            and not (what == 'num_classes' and maps_classes and loss.maps_classes)
+        ]
         if what == 'num_classes' and same_classes:
             minding = list(losses)
         # the shapes of anchors differ wherever their number does, which is told already
@@ -112,8 +122,15 @@ def check_pair(student: nn.Module, teacher: Teacher, losses: ByName) -> None:
         SetupError: they differ; the message names each difference and the losses that mind.
     """
     ours, theirs = host_info(student), teacher.info
-    found = differences(student, theirs, losses, teacher.same_classes)
+    found = differences(student, theirs, losses, teacher.same_classes, teacher.maps_classes)
     findings = [str(each) for each in found]
+    if teacher.maps_classes:
+        findings += [
+            f'losses.{name}: {type(loss).__name__} compares classes by their number, and the '
+            f'{teacher.name} has them by name; losses that find them are SoftTargets and PixelWise'
+            for name, loss in losses.items()
+            if 'num_classes' in must_agree(view_class(student), loss) and not loss.maps_classes
+        ]
     for name, loss in losses.items():
         findings += unmet(student, name, loss) or not_offered(teacher, name, loss, bool(found))
     if not findings:

@@ -54,9 +54,9 @@ class Built:
         """In what a teacher and the student differ that its losses mind; none where unknown."""
         if not {STUDENT, teacher} <= self.infos.keys():
             return []
-        same_classes = self.teachers[teacher].same_classes
-        losses = self.losses_of(teacher)
-        return differences(self.student, self.infos[teacher], losses, same_classes)
+        asked, losses = self.teachers[teacher], self.losses_of(teacher)
+        alike = asked.same_classes, asked.maps_classes
+        return differences(self.student, self.infos[teacher], losses, *alike)
 
     def item(self, text: str, teacher: str) -> str:
         """What a line about one teacher is called: where there are several, with its name."""

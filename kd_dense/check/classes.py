@@ -15,6 +15,7 @@ from ..hosts import isolated_rng
 from ..hosts.checkpoints import class_names
 from ..hosts.configs import leaf_datasets
 from ..pair import class_at, must_agree, other_classes
+from ..teachers import Teacher
 from ..views import view_class
 from .built import Built
 from .findings import WARNING, Section
@@ -103,11 +104,27 @@ def examine_classes(
             section.skipped(item, f'not compared: {where} tells none')
             continue
         cells = [_brief(theirs) if each == name else '' for each in built.teachers]
+        if teacher.maps_classes:
+            _by_name(item, teacher, data, theirs, section)
+            continue
         found = other_classes(data, theirs)
         told = dict(problem=found.problem, way_out=found.way_out) if found else {}
         if found and not teacher.same_classes:
             told = _allowed(built, name, found.problem)
         section.tell(item, '', *cells, _brief(data), **told, classes=list(data))
+
+
+def _by_name(
+    item: str, teacher: Teacher, data: Sequence[str], theirs: Sequence[str], section: Section
+) -> None:
+    """Which of a teacher's classes is which of the training set's."""
+    teacher.classes = tuple(theirs)
+    with section.collect_errors(item):
+        teacher.know_classes(data)
+        found = getattr(teacher, 'class_map', None)
+        if found is not None:
+            shared = f'{len(found.names)} of {len(data)} by name: {", ".join(found.names)}'
+            section.tell(item, '', shared, classes=list(found.names))
 
 
 def _order_counts(built: Built, name: str) -> bool:

@@ -34,6 +34,7 @@ class DistillationLoss(nn.Module):
             beforehand and the teacher runs as deep as needed; what it reads of the student alone
             is not listed. A :class:`~kd_dense.views.Read` says in what the models have to agree
             for this loss, where that is not what the property declares.
+        maps_classes: whether it asks which class of the teacher is which of the student.
         factor: share of the weight in force now, set by a weight schedule.
         name: what the distiller calls it.
         student_name, teacher_name: who learns, and who is looked at.
@@ -42,6 +43,7 @@ class DistillationLoss(nn.Module):
     """
 
     reads: tuple[str | Read, ...] = ()
+    maps_classes: bool = False
     steps: int = 1
     has_optimizer: bool = False
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..class_map import ClassMap
 from ..hosts import Host
 from ..registry import MODELS
 from ..views import SegmentationView, view_class
@@ -105,6 +106,7 @@ class PixelWise(DistillationLoss):
         self.part = part
         self.variant = variant
         self.standardize = standardize
+        self.maps_classes = targets != 'confidence'  # which compares with labels
         self.targets = targets
         self.over_classes = over_classes
         self.factor_of_temperature = 1.0 if scale_by_temperature else temperature**-2
@@ -121,13 +123,20 @@ class PixelWise(DistillationLoss):
     def forward(self, student: SegmentationView, teacher: SegmentationView) -> Tensor:
         """The raw loss of one batch, a scalar."""
         if self.part == 'decode':
-            return self._compare(student, student.seg_logits, teacher.seg_logits)
-        pairs = zip(student.aux_logits, teacher.aux_logits, strict=False)
-        return torch.stack([self._compare(student, *pair) for pair in pairs]).sum()
+            pairs = [(student.seg_logits, teacher.seg_logits)]
+        else:
+            pairs = [*zip(student.aux_logits, teacher.aux_logits, strict=False)]
+        shared = teacher.class_map
+        return torch.stack([self._compare(student, *pair, shared) for pair in pairs]).sum()
 
-    def _compare(self, view: SegmentationView, student: Tensor, teacher: Tensor) -> Tensor:
+    def _compare(
+        self, view: SegmentationView, student: Tensor, teacher: Tensor, shared: ClassMap | None
+    ) -> Tensor:
         size = size_of(student)
         teacher = resized(teacher.detach().float(), size)
+        if shared is not None:
+            lumped = shared.grouped(student.movedim(1, -1), teacher.movedim(1, -1))
+            student, teacher = (maps.movedim(-1, 1) for maps in lumped)
         if self.standardize:
             student, teacher = standardized(student, dim=1), standardized(teacher, dim=1)
         if self.targets == 'permuted':

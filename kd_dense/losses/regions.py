@@ -32,8 +32,11 @@ def all_positions(student: View, teacher: View) -> Tensor:
 
 
 def main_region(student: DenseView, teacher: DenseView) -> Tensor:
-    """The positives of the student's own label assignment."""
-    return student.positives & student.valid
+    """The positives of the student's own label assignment, of classes that the teacher knows."""
+    positives = student.positives & student.valid
+    if teacher.class_map is not None:
+        positives &= teacher.class_map.known(student.assignment.labels)
+    return positives
 
 
 def levels_with_positives(student: DenseView) -> Tensor:

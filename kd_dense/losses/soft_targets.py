@@ -91,6 +91,7 @@ class SoftTargets(DistillationLoss):
         self.over_classes = over_classes
         self.variant = variant
         self.standardize = standardize
+        self.maps_classes = targets != 'confidence'  # which compares with labels
         self.targets = targets
         self.factor_of_temperature = 1.0 if scale_by_temperature else temperature**-2
 
@@ -125,6 +126,9 @@ class SoftTargets(DistillationLoss):
         mask = REGIONS[self.region](student, teacher)
         s, t = student.flat_cls_logits[mask], teacher.flat_cls_logits[mask]
         activation = self._activation(student.activation)
+        if (shared := teacher.class_map) is not None:
+            lump = student.activation == 'softmax'  # which has a background
+            s, t = (shared.grouped if lump else shared.columns)(s, t)
         if self.targets == 'confidence':
             labels = student.assignment.labels[mask]
             return confidence_weighted(s, t, labels, activation == 'softmax')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ class Teacher(ABC):
         classes: names of the classes it knows, in order; None where unknown.
         same_classes: whether teacher and student must know the same classes in the same order.
         untrained: whether it teaches with random weights.
+        maps_classes: whether its classes are found among the training set's by name: it may know
+            others, or fewer, and only losses that ask which is which may read its classes.
         of_this_step: whether it shows what the models that train have computed in this step, and so
             is looked at behind their own losses.
     """
@@ -40,6 +42,7 @@ class Teacher(ABC):
     classes: tuple[str, ...] | None = None
     same_classes: bool = True
     untrained: bool = False
+    maps_classes: bool = False
     of_this_step: bool = False
 
     def connect(self, student: Host) -> None:  # noqa: B027 - most teachers need no student
@@ -57,6 +60,16 @@ class Teacher(ABC):
 
         Raises:
             SetupError: one that it needs is not there.
+        """
+
+    def know_classes(self, classes: Sequence[str] | None) -> None:  # noqa: B027 - most are checked
+        """Learn what the training set calls its classes; called when it is known.
+
+        Args:
+            classes: names in order; None where the training set tells none.
+
+        Raises:
+            SetupError: they are needed, and unknown or others.
         """
 
     @property

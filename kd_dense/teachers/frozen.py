@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmengine.logging import print_log
 from torch import nn
 
+from ..class_map import BY_NAME, ClassMap, map_classes
 from ..errors import SetupError
 from ..hosts import Host, ModelSource, build_model, isolated_rng, read_model_config
 from ..hosts.checkpoints import class_names, load_completely, model_state, read_checkpoint
@@ -42,6 +44,9 @@ class FrozenTeacher(ModelTeacher):
         same_classes: whether teacher and student must know the same classes in the same order.
             Turn it off only for losses that read no class scores.
         untrained: allow a teacher without checkpoint (to measure speed or memory, say).
+        classes: for a teacher of other or fewer classes, ``'by name'``: its classes are found among
+            the training set's; or a dict of what the training set calls them, where the names
+            differ. Only losses that ask which is which may read its classes then.
         trust: read a checkpoint that holds more than weights, which may run its code.
 
     Raises:
@@ -57,6 +62,7 @@ class FrozenTeacher(ModelTeacher):
         same_classes: bool = True,
         untrained: bool = False,
         trust: bool = False,
+        classes: Literal['by name'] | Mapping[str, str] | None = None,
     ) -> None:
         if dtype not in DTYPES:
             raise SetupError(f'teacher.dtype is {dtype!r}; choose one of {", ".join(DTYPES)}.')
@@ -76,7 +82,15 @@ class FrozenTeacher(ModelTeacher):
         self.untrained = checkpoint is None
         self.dtype = DTYPES[dtype]
         self.fast = fast
-        self.same_classes = same_classes
+        if not (classes is None or classes == BY_NAME or isinstance(classes, Mapping)):
+            raise SetupError(
+                f'teacher.classes is {classes!r}; it is {BY_NAME!r}, or a dict of what the '
+                "training set calls the teacher's classes."
+            )
+        self.maps_classes = classes is not None
+        self.renamed = dict(classes) if isinstance(classes, Mapping) else {}
+        self.class_map: ClassMap | None = None
+        self.same_classes = same_classes and not self.maps_classes
         self.trust = trust
         self._loaded = False
         self._has_weights = False
@@ -125,6 +139,27 @@ class FrozenTeacher(ModelTeacher):
         command = f'kd-dense train {self.config}'
         advice = f'Train the teacher first: {command}' if ours else ''
         return read_checkpoint(self.checkpoint, 'teacher', advice, self.trust)
+
+    def know_classes(self, classes: Sequence[str] | None) -> None:
+        """Find which of its classes is which of the training set's, where that is asked for.
+
+        Raises:
+            SetupError: one of the two tells no names, or they share none.
+        """
+        if not self.maps_classes or self.class_map is not None:
+            return
+        if classes is None or self.classes is None:
+            who = 'the training set' if classes is None else f'the checkpoint {self.source}'
+            raise SetupError(
+                f'The classes of the {self.name} are to be found by name, and {who} tells none.'
+            )
+        self.class_map = found = map_classes(classes, self.classes, self.renamed)
+        unknown = [name for name in classes if name not in found.names]
+        print_log(
+            f'The {self.name} knows {len(found.names)} of {len(classes)} classes: '
+            f'{", ".join(found.names)}; not {", ".join(unknown) or "none"}.',
+            'current',
+        )
 
     @property
     def loaded(self) -> bool:
@@ -180,4 +215,6 @@ class FrozenTeacher(ModelTeacher):
             if self.fast:
                 images = images.contiguous(memory_format=torch.channels_last)
         own = Batch(images, batch.samples)
-        return view_class(self.model)(self.model, own, inference(device), student)
+        view = view_class(self.model)(self.model, own, inference(device), student)
+        view.class_map = self.class_map
+        return view

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..class_map import ClassMap
 from ..errors import SetupError
 from ..hosts import Host
 from .batch import Batch
@@ -59,10 +60,12 @@ class View:
         label: whose view it is, for the profiler.
         annotated: whether annotations of the batch may be read.
         own_weight: what the training multiplies the model's own losses by.
+        class_map: which of the model's classes is which of the training set's, where they differ.
     """
 
     annotated: bool = True
     own_weight: float = 1.0
+    class_map: ClassMap | None = None
 
     parts: ClassVar[tuple[str, ...]] = ('backbone', 'neck')
     of_own_loss: ClassVar[tuple[str, ...]] = ('own_losses',)
