@@ -164,7 +164,8 @@ def test_options_in_tables_are_those_of_the_command(monkeypatch):
         text = (ROOT / 'docs' / f'{name}.md').read_text()
         rows += [(name, line) for line in text.splitlines() if line[:5] == '| `--']
     needed = {'distill': ['x', '--teacher', 'x', '--checkpoint', 'x'], 'test': ['x', 'x'],
-              'export': ['x', 'x'], 'specialists': ['x', 'x'], 'benchmark': [],
+              'export': ['x', 'x'], 'specialists': ['x', 'x'], 'anytime': ['x', 'x'],
+              'benchmark': [],
               'class-bias': ['x', 'x', '--class', 'x'],
               'study': ['--data', 'x', '--student', 'x', '--teacher', 'x']}  # fmt: skip
     assert len(rows) > 20

@@ -23,6 +23,7 @@ COMMANDS = {
     'plot': 'draw losses and metrics of several trainings in one picture',
     'export': 'write the plain student for its user, also as ONNX',
     'class-bias': "shift a student's bias of one class, such as one it was taught without",
+    'anytime': 'measure exits: metric against time, when sure images leave early',
     'specialists': 'find classes that a detector confuses, write configs of specialists',
     'benchmark': "time a training step: plain, ours, and mmdet's own",
     'make-digits': 'build the embedded data set of handwritten digits',
