@@ -93,7 +93,8 @@ def test_config_builds_and_steps(name):
     loss, logs = model.parse_losses(out)
     loss.backward()
     assert torch.isfinite(loss)
-    expected = {f'loss_kd_{key}' for key in config.model.losses} if distills else set()
+    losses = (config.model.get('losses') or {}) if distills else {}
+    expected = {f'loss_kd_{key}' for key in losses}
     assert {key for key in logs if 'kd' in key} == expected
 
 

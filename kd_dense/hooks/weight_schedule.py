@@ -47,8 +47,8 @@ class WeightScheduleHook(Hook):
         peers: phases by name of a peer, for the weight of its own loss.
 
     Raises:
-        SetupError: an unknown kind, key, loss or peer, ``begin`` not before ``end``, or phases that
-            overlap.
+        SetupError: nothing to schedule, an unknown kind, key, loss or peer, ``begin`` not before
+            ``end``, or phases that overlap.
     """
 
     priority = 'ABOVE_NORMAL'  # before hooks that look at the losses
@@ -59,6 +59,11 @@ class WeightScheduleHook(Hook):
         by_epoch: bool = False,
         peers: Mapping[str, Phase | Sequence[Phase]] | None = None,
     ) -> None:
+        if schedules is None and peers is None:
+            raise SetupError(
+                'A WeightScheduleHook without `schedules` schedules nothing: give it phases by name of '
+                'the losses, or `peers`.'
+            )
         self.schedules, self.peers = (
             {
                 name: [phases] if isinstance(phases, Mapping) else list(phases)

@@ -60,6 +60,9 @@ ROWS = [
     (f'{T}.fast=no', r"teacher\.fast is 'no'; it is True or False"),
     (f'{T}.same_classes=maybe', r"teacher\.same_classes is 'maybe'; it is True or False"),
     (f'{T}.trust=yes', r"teacher\.trust is 'yes'; it is True or False"),
+    (f'{T}.classes=some', r"teacher\.classes is 'some'; it is 'by name', or a dict"),
+    ('model.peers.b.seed=1', r'peers\.b is .*; it is `dict\(model=CONFIG\)`'),
+    ('model.losses.ld.student=b', r"losses\.ld\.student is 'b'; choose one of 'student'"),
     (f'{T}.chekpoint=a.pth', r"configured by .*Did you mean 'checkpoint'\?"),
     (f'{T}.type=kd_dense.Nope', r"there is no type 'kd_dense\.Nope'"),
     (f'{T}=hello', r'teacher'),
@@ -107,7 +110,7 @@ ROWS = [
     ('custom_hooks.NopeHook.x=1', r"is a list with no 'NopeHook'; it has StudentCheckpointHook"),
     (
         'custom_hooks.0.type=kd_dense.WeightScheduleHook',
-        r"custom_hooks\.0 \(WeightScheduleHook\) needs 'schedules'",
+        r'A WeightScheduleHook without `schedules` schedules nothing',
     ),
     ('custom_hooks.0.x=1', r"custom_hooks\.0 \(StudentCheckpointHook\) has no argument 'x'"),
     (

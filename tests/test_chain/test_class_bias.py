@@ -77,9 +77,9 @@ def test_a_negative_shift_is_a_number_and_a_missing_ap_is_none():
 
 
 def test_the_table_tells_what_the_shift_brought(file):
-    process = command(file.parent, 'chain', 'chain.py', '--no-report')
-    said = process.communicate()[0]
-    assert process.returncode == 0, said
+    done = command(file.parent, 'chain', 'chain.py', '--no-report').wait()
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
     assert 'testing shifted' in said
     (line,) = (line for line in said.splitlines() if line.startswith('shifted  '))
     assert '-2.5' in line.split()
