@@ -61,8 +61,8 @@ class WeightScheduleHook(Hook):
     ) -> None:
         if schedules is None and peers is None:
             raise SetupError(
-                'A WeightScheduleHook without `schedules` schedules nothing: give it phases by name of '
-                'the losses, or `peers`.'
+                'A WeightScheduleHook without `schedules` schedules nothing: give it phases by '
+                'name of the losses, or `peers`.'
             )
         self.schedules, self.peers = (
             {
