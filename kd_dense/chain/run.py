@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import SetupError
 from .job import Job
-from .notes import NOTE, write_note
+from .notes import NOTE, read_note, row_of, write_note
 from .plan import Chain
 from .rows import main_metric, make_row, points
 from .training import Means, Training
@@ -42,6 +42,13 @@ def run_chain(chain: Chain, means: Means, only: Sequence[str] = ()) -> list[str]
         KeyboardInterrupt: after the trainings were stopped.
     """
     with _one_at_a_time(chain), _terminated_like_interrupted():
+        for job in chain.jobs:  # of a file that keeps rows since it was done
+            if (
+                job.trained
+                and job.row is not None
+                and row_of(job.row_file) != read_note(job.folder)
+            ):
+                keep_row(job, job.row)
         return _Work(chain, means).run(to_train(chain.chosen(only)))
 
 
@@ -76,6 +83,12 @@ def prepare(chain: Chain) -> None:
         start = {'kd-dense': [sys.executable, '-m', 'kd_dense'], 'python': [sys.executable]}
         if subprocess.run([*start.get(words[0], words[:1]), *words[1:]]).returncode:
             raise SetupError(f'{chain.file}: `{text}` failed, see above.')
+
+
+def keep_row(job: Job, row: Mapping[str, Any]) -> None:
+    """Keep what came out of a job where its chain file keeps rows."""
+    if job.row_file is not None:
+        write_note(job.row_file, dict(fingerprint=job.fingerprint, row=row))
 
 
 def move_aside(folder: Path) -> Path:
@@ -161,8 +174,7 @@ class _Work:
                 told = f'{job.name} left no result in {job.folder}.'
             else:
                 write_note(job.folder / NOTE, dict(fingerprint=job.fingerprint, row=row))
-                if job.row_file is not None:
-                    write_note(job.row_file, dict(fingerprint=job.fingerprint, row=row))
+                keep_row(job, row)
                 metric = main_metric([row], self.chain)
                 value = points(row, metric) if metric else None
                 said = f': {metric.title} {value:.1f}' if metric and value is not None else ''

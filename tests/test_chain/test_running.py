@@ -233,6 +233,16 @@ def test_kept_rows_are_done_and_checkpoints_are_trained_again_where_needed(
     assert [line.split()[0] for line in calls()] == ['teacher', 'taught']
 
 
+def test_rows_of_what_was_done_before_the_file_kept_any_are_kept_too(folder):
+    go()
+    calls()
+    Path('chain.py').write_text(CHAIN + "rows = 'rows'\n")
+    go()
+    assert calls() == []
+    kept = {file.stem for file in Path('rows').glob('*.json')}
+    assert kept == {job.stage.name for job in read_chain('chain.py').jobs}
+
+
 def test_kept_rows_of_other_settings_or_data_are_shown_and_told_by_name(
     folder, monkeypatch, capsys
 ):
