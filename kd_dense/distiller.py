@@ -182,7 +182,7 @@ class Distiller(BaseModel):
             for student, learner in self.live.items():
                 losses = self.losses_of(name, student)
                 if losses or (student == STUDENT and name in self.teachers):
-                    check_pair(learner.model, teacher, losses)
+                    check_pair(learner.model, teacher, losses, student)
             if teacher is self.teacher:
                 self._inheritance.check(self.student, teacher)
             teacher.load(self.student)

@@ -110,13 +110,14 @@ def unmet(student: nn.Module, name: str, loss: DistillationLoss) -> list[str]:
     return [f'losses.{name}: {each}' for each in found]
 
 
-def check_pair(student: nn.Module, teacher: Teacher, losses: ByName) -> None:
+def check_pair(student: nn.Module, teacher: Teacher, losses: ByName, name: str = 'student') -> None:
     """Check that a student and a teacher agree in what the losses compare.
 
     Args:
         student: the built model.
         teacher: of these losses.
         losses: distillation losses by name; each tells what it reads.
+        name: what the student is called, where others train beside it.
 
     Raises:
         SetupError: they differ; the message names each difference and the losses that mind.
@@ -126,24 +127,24 @@ def check_pair(student: nn.Module, teacher: Teacher, losses: ByName) -> None:
     findings = [str(each) for each in found]
     if teacher.maps_classes:
         findings += [
-            f'losses.{name}: {type(loss).__name__} compares classes by their number, and the '
+            f'losses.{each}: {type(loss).__name__} compares classes by their number, and the '
             f'{teacher.name} has them by name; losses that find them are SoftTargets and PixelWise'
-            for name, loss in losses.items()
+            for each, loss in losses.items()
             if 'num_classes' in must_agree(view_class(student), loss) and not loss.maps_classes
         ]
-    for name, loss in losses.items():
-        findings += unmet(student, name, loss) or not_offered(teacher, name, loss, bool(found))
+    for each, loss in losses.items():
+        findings += unmet(student, each, loss) or not_offered(teacher, each, loss, bool(found))
     if not findings:
         return
     allowed = (
         ' Other classes are allowed by `teacher.same_classes=False` (`--other-classes`), for '
-        'losses that read no classes.'
+        "losses that read no classes; `teacher.classes='by name'` finds which class is which."
         if teacher.same_classes and ours.num_classes != theirs.num_classes
         else ''
     )
     title = 'Teacher' if teacher.name == 'teacher' else f'Teacher {teacher.name!r}'
     raise SetupError(
-        f'{title} ({theirs.head}) and student ({ours.head}) do not fit:\n  - '
+        f'{title} ({theirs.head}) and {name} ({ours.head}) do not fit:\n  - '
         + '\n  - '.join(findings)
         + f'\n{AGREE}{allowed}'
     )

@@ -232,7 +232,9 @@ def test_segmentors_teach_each_other():
 
 def test_other_architectures_are_checked_as_teachers_are():
     peers = dict(b=dict(model=pairs.fcos()))
-    with pytest.raises(SetupError, match='do not fit'):
+    with pytest.raises(
+        SetupError, match=r"Teacher 'student' .GFLHead. and b .FCOSHead. do not fit"
+    ):
         build(peers=peers)
     hint = dict(type='kd_dense.FeatureImitation')
     losses = dict(one=dict(hint, teacher='b'), two=dict(hint, student='b', teacher='student'))
