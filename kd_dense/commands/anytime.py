@@ -113,9 +113,11 @@ def curve(
     """Points by the way that exits are chosen: each alone, by sureness, by chance, the oracle."""
     metrics = as_list(config.val_evaluator)
     main = main_metric(config)
+    scale = 1 if main == MAIN[-1] else 100  # mIoU is in percent, AP a share
 
     def at(chosen: np.ndarray) -> Point:
-        return point(images, chosen, ms, metrics, meta, main)
+        found = point(images, chosen, ms, metrics, meta, main)
+        return found._replace(metric=found.metric * scale)
 
     sure = np.array([image.sure[:-1] for image in images])
     thresholds = np.unique(np.quantile(sure, np.linspace(0, 1, points + 1)[1:-1]))
@@ -147,17 +149,12 @@ def tell(names: list[str], ms: list[float], rows: dict[str, list[Point]]) -> Non
         for index, each in enumerate(points):
             title = f'{names[index]} alone' if way == 'alone' else way
             shares = [f'{share:.0%}' for share in each.shares]
-            lines.append((title, *shares, f'{each.ms:.1f}', f'{scaled(each.metric):.1f}'))
+            lines.append((title, *shares, f'{each.ms:.1f}', f'{each.metric:.1f}'))
     header = ('exits', *names, 'ms', 'AP or mIoU')
     print('\n'.join(['', *text_table(lines, header, right=True), '']))
     print(
         f'an image takes {", ".join(f"{m:.1f} ms to {n}" for n, m in zip(names, ms, strict=True))}'
     )
-
-
-def scaled(metric: float) -> float:
-    """A metric in points: COCO's and VOC's are shares."""
-    return 100 * metric if metric <= 1 else metric
 
 
 def draw(names: list[str], rows: dict[str, list[Point]]) -> Figure:
@@ -167,11 +164,12 @@ def draw(names: list[str], rows: dict[str, list[Point]]) -> Figure:
     styles = {'by sureness': 'o-', 'by chance': 's--', 'by the lowest own loss': '*'}
     for way, style in styles.items():
         if points := rows[way]:
-            where = [each.ms for each in points], [scaled(each.metric) for each in points]
+            where = [each.ms for each in points], [each.metric for each in points]
             axes.plot(*where, style, label=way, markersize=9 if style == '*' else 5)
     for name, each in zip(names, rows['alone'], strict=True):
-        axes.plot(each.ms, scaled(each.metric), 'kx')
-        axes.annotate(name, (each.ms, scaled(each.metric)), (4, 4), textcoords='offset points')
+        axes.plot(each.ms, each.metric, 'kx')
+        axes.annotate(name, (each.ms, each.metric), (4, 4), textcoords='offset points')
+    axes.margins(x=0.15)  # for the names
     axes.set_xlabel('mean time of an image (ms)')
     axes.set_ylabel('AP or mIoU')
     axes.legend(title='exits chosen')
