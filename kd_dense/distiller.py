@@ -70,8 +70,8 @@ class Distiller(BaseModel):
             Their own losses are logged as ``NAME.loss_...``.
 
     Raises:
-        SetupError: no or unknown teachers, a teacher and a student that no view fits, a part that
-            the student does not have, or a weight that is none.
+        SetupError: no or unknown teachers, nobody to inherit from, a teacher and a student that no
+            view fits, a part that the student does not have, or a weight that is none.
         FileNotFoundError: a config that is not there.
     """
 
@@ -105,6 +105,8 @@ class Distiller(BaseModel):
         self.peers = build_peers(peers or {}, model, list(self.teachers))
         self.live = {STUDENT: LiveTeacher(model, STUDENT)}
         self.live |= {peer.name: peer.seen for peer in self.peers.all()}
+        if inherit and not self.teachers:
+            raise SetupError('`inherit` copies parts of a finished teacher, and there is none.')
         self._inheritance = Inheritance(inherit)
         self._view = view_class(model)
         self._classes_checked = False

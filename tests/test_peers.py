@@ -335,6 +335,7 @@ WRONG = {
     ),
     'wants its images normalised otherwise': dict(peers=dict(b=dict(model=OTHER_IMAGES))),
     'peers.b.weight is -1': dict(peers=dict(b=dict(model=gfl(), weight=-1))),
+    'a finished teacher, and there is none': dict(inherit=['neck']),
     'would learn from itself': dict(losses=dict(a=dict(SOFT, student='b', teacher='b'))),
     "losses.a.student is 'c'; choose one of 'student', 'b'": dict(
         losses=dict(a=dict(SOFT, student='c', teacher='student'))
