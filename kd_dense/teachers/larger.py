@@ -48,8 +48,8 @@ from .renormalize import preprocessing_of
 
 BOXES = ('box_logits', 'decoded_boxes')
 DENSE = ('cls_logits', *BOXES)
-_strides: WeakKeyDictionary[nn.Module, dict[str, tuple[float, ...]]] = WeakKeyDictionary()
 ROI = {'proposals', 'roi_cls_logits', 'roi_deltas'}
+_strides: WeakKeyDictionary[nn.Module, dict[str, tuple[float, ...]]] = WeakKeyDictionary()
 
 
 def enlarged(batch: Batch, scale: float, model: Host) -> Batch:
@@ -143,6 +143,11 @@ class Larger(View):
         self.larger.label = self.label
         super().precompute(names)
 
+    def _size(self, stride: float) -> tuple[int, int]:
+        """(h, w) of a map of the student's images; larger ones may be padded by more."""
+        height, width = size_of(self.batch.images)
+        return ceil(height / stride), ceil(width / stride)
+
     def _brought(self, read: str) -> list[Tensor]:
         """Maps of the larger images at the size that they have of the student's, in float32.
 
@@ -155,7 +160,7 @@ class Larger(View):
                      strict=True)  # fmt: skip
         found = []
         for maps, stride in levels:
-            size = [ceil(n / stride) for n in size_of(self.batch.images)]
+            size = self._size(stride)
             # as many positions as are looked at, behind the last one too
             wanted = [ceil(n * self.scale) + 1 for n in size]
             below, right = (max(0, n - m) for n, m in zip(wanted, size_of(maps), strict=True))
@@ -230,12 +235,14 @@ class LargerDense(Larger, DenseView):
 
     def _levels(self, name: str) -> list[Tensor]:
         """Maps of each level, from the larger image where it has a partner there."""
-        return [
-            getattr(self._own, name)[level]
-            if partner is None
-            else getattr(self.larger, name)[partner]
-            for level, partner in enumerate(self._partners)
-        ]
+        found = []
+        for level, partner in enumerate(self._partners):
+            if partner is None:
+                found.append(getattr(self._own, name)[level])
+            else:
+                height, width = self._size(self.strides[level])
+                found.append(getattr(self.larger, name)[partner][..., :height, :width])
+        return found
 
     def _in_own_pixels(self, boxes: list[Tensor]) -> list[Tensor]:
         """Encoded boxes of each level, distances that are in pixels in those of the student's."""

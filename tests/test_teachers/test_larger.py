@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kd_dense import MODELS
 from kd_dense.errors import SetupError
+from kd_dense.hosts import build_model, read_model_config
 from kd_dense.measure import parts_of_step, training_step
 from kd_dense.pair import check_pair
 from kd_dense.teachers import Ensemble, FrozenTeacher
@@ -170,7 +171,24 @@ def test_between_octaves_a_detector_shows_features_and_the_second_stage():
         check_pair(model, teacher, soft)
 
 
-def test_with_a_level_more_than_the_student_of_four_times_the_size():
+def test_hosts_whose_heads_are_not_known_show_features():
+    model = build_model(read_model_config(two_stage.cascade_rcnn(), 'teacher')).eval()
+    batch = batch_for(model)
+    view, large, own = seen(model, batch)
+    assert [f.shape for f in view.features] == [f.shape for f in own.features]
+    mean = F.avg_pool2d(large.features[0], 2)  # what lies in the middle of four positions
+    torch.testing.assert_close(view.features[0], mean)
+
+
+def test_what_only_fills_the_larger_images_up_is_left_out():
+    model = built('gfl')
+    batch = Batch(torch.rand(1, 3, 90, 120), [])  # as an augmentation of batches may leave it
+    view, _, own = seen(model, batch)
+    assert view.larger.batch.images.shape[-2:] == (192, 256)
+    assert [f.shape for f in view.cls_logits] == [f.shape for f in own.cls_logits]
+
+
+def test_of_four_times_the_size_the_level_two_octaves_up_is_shown():
     model = built('gfl')
     batch = batch_for(model)
     view, large, own = seen(model, batch, scale=4)
@@ -248,7 +266,7 @@ def test_a_student_learns_of_it_and_comes_closer():
     data = pairs.raw()
     logs = [model.train_step(copy.deepcopy(data), wrapper) for _ in range(25)]
     for name in ('loss_kd_ld', 'loss_kd_cls'):
-        assert float(logs[-1][name]) < 0.5 * float(logs[0][name]), name
+        assert logs[-1][name].item() < 0.5 * logs[0][name].item(), name
 
 
 CASES = {
