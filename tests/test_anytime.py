@@ -123,6 +123,12 @@ def test_the_command_tells_the_curve(digits_root, tmp_path, monkeypatch, capsys)
     model.eval()
     (seen,) = look(exits_of(model), [next(iter(batches))])
     assert len(seen.losses) == 2 and all(np.isfinite(seen.losses))
+    # and how sure an exit is, is the same with annotations as without
+    for sure, exit_ in zip(seen.sure, exits_of(model).values(), strict=True):
+        data = exit_.data_preprocessor(copy.deepcopy(seen.data), False)
+        with torch.no_grad():
+            view = view_class(exit_)(exit_, Batch(data['inputs'], []))
+            assert sure == pytest.approx(sureness(view), abs=1e-6)
 
 
 def test_a_checkpoint_of_the_student_alone_is_refused(digits_root, tmp_path, monkeypatch, capsys):
