@@ -15,14 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmdet.structures.bbox import get_box_tensor
-from mmengine.evaluator import Evaluator
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .distiller import STUDENT, Distiller
+from .distiller import Distiller
 from .errors import SetupError
+from .evaluation import evaluate, largest
 from .hosts import isolated_rng
+from .hosts.checkpoints import STUDENT
 from .measure import all_seconds, medians
 from .views import Batch, DenseView, SegmentationView, View, view_class
 
@@ -52,7 +53,7 @@ class Point(NamedTuple):
     Attributes:
         shares: of the images that leave at each exit.
         ms: mean milliseconds of an image.
-        metric: of the validation set.
+        metric: of the validation set, in percent.
     """
 
     shares: tuple[float, ...]
@@ -115,8 +116,10 @@ def look(exits: Mapping[str, Any], batches: Iterable[Data]) -> list[Image]:
         for model in exits.values():
             ready = model.data_preprocessor(copy.deepcopy(data), False)
             inputs, annotated = ready['inputs'], ready['data_samples']
-            sure.append(sureness(view_class(model)(model, Batch(inputs, annotated))))
-            losses += own_loss(model, inputs, annotated)
+            view = view_class(model)(model, Batch(inputs, annotated))
+            with view.recording():  # how sure it is, is known of the same pass
+                losses += own_loss(model, inputs, annotated)
+            sure.append(sureness(view))
             samples.append(model.test_step(copy.deepcopy(data))[0])
         found.append(Image(sure, losses, samples, data))
     return found
@@ -156,13 +159,14 @@ def milliseconds(
     """
     names = list(exits)
     ready = exits[STUDENT].data_preprocessor(copy.deepcopy(data), False)
+    samples = ready['data_samples']
 
     def until(last: int) -> Callable[[], None]:
         def run() -> None:
             with distiller.peers.sharing():
                 for name in names[: last + 1]:
-                    exits[name](**copy.deepcopy({**ready, 'inputs': None}) | {
-                        'inputs': ready['inputs']}, mode='predict')  # fmt: skip
+                    # the very same images, which is how parts that are shared run once
+                    exits[name](ready['inputs'], copy.deepcopy(samples), mode='predict')
 
         return run
 
@@ -184,7 +188,6 @@ def point(
     ms: Sequence[float],
     metrics: Sequence[Mapping[str, Any]],
     dataset_meta: Mapping[str, Any],
-    main: str,
 ) -> Point:
     """What a choice of exits comes to.
 
@@ -194,21 +197,13 @@ def point(
         ms: of :func:`milliseconds`.
         metrics: configs of the validation's metrics.
         dataset_meta: of the data set.
-        main: key of the metric that counts.
     """
+    predictions = (([i.samples[at]], i.data) for i, at in zip(images, chosen, strict=True))
     with redirect_stdout(StringIO()):  # COCO's tables, once for each point
-        evaluator = Evaluator([copy.deepcopy(dict(metric)) for metric in metrics])
-        evaluator.dataset_meta = dict(dataset_meta)
-        for image, index in zip(images, chosen, strict=True):
-            evaluator.process([image.samples[index]], image.data)
-        for metric in evaluator.metrics:
-            if hasattr(metric, 'img_ids'):  # or COCO's would miss all images that were left out
-                metric.img_ids = [image.samples[0].metainfo.get('img_id') for image in images]
-        values = evaluator.evaluate(len(images))
+        name, value = evaluate(predictions, metrics, dataset_meta)
     shares = np.bincount(chosen, minlength=len(ms)) / len(images)
     mean = float(shares @ np.array(ms))
-    # a metric that was shown no prediction at all may return nothing
-    return Point(tuple(shares.tolist()), mean, float(values.get(main, 0.0)))
+    return Point(tuple(shares.tolist()), mean, value * 100 / largest(name))
 
 
 def random_choice(chosen: np.ndarray, seed: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch.profiler import record_function
 
 from .errors import SetupError
 from .hosts import Host, ModelSource, build_model, isolated_rng, read_model_config
-from .hosts.checkpoints import accept_plain
+from .hosts.checkpoints import STUDENT, accept_plain
 from .inherit import Inheritance
 from .live_optim import NAME as ONE_FOR_EACH
 from .live_optim import LiveOptimWrapper
@@ -31,8 +31,6 @@ from .registry import MODELS
 from .sights import Sights
 from .teachers import LiveTeacher, Teacher, build_teachers
 from .views import Batch, NotAnnotated, View, view_class
-
-STUDENT = 'student'
 
 
 @MODELS.register_module()

@@ -18,6 +18,7 @@ from .config_check import check_names, check_options
 from .errors import SetupError
 from .faults import explain
 from .hosts import need_mmseg
+from .hosts.configs import replace_amp
 from .hosts.loading import guarded_loading
 
 
@@ -263,7 +264,7 @@ def use_mixed_precision(config: Config) -> None:
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')
     else:
-        wrapper.type = 'kd_dense.AutocastOptimWrapper'
+        replace_amp(wrapper, 'kd_dense.AutocastOptimWrapper')
 
 
 def scale_learning_rate(config: Config) -> None:

@@ -16,9 +16,9 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import Tensor, nn
 
 from .errors import SetupError
+from .hosts.checkpoints import STUDENT
 from .registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-STUDENT = 'student'
 NAME = 'kd_dense.LiveOptimWrapperConstructor'
 
 
@@ -122,15 +122,14 @@ class LiveOptimWrapperConstructor:
         for name in (STUDENT, *peers):
             losses = {n: loss for n, loss in distiller.losses.items() if loss.student_name == name}
             # the names of the parameters stay those of the distiller, for `paramwise_cfg`
-            own = {STUDENT: distiller.student} if name == STUDENT else {}
+            own, changes = {STUDENT: distiller.student}, {}
             if name != STUDENT:
-                own['peers'] = nn.ModuleDict({name: peers[name].apart()})
+                own = {'peers': nn.ModuleDict({name: peers[name].apart()})}
+                changes = peers[name].optim_wrapper
             elif getattr(distiller, 'teacher_modules', None) is not None:
                 own['teacher_modules'] = distiller.teacher_modules
             parts = nn.ModuleDict({**own, 'losses': nn.ModuleDict(losses)})
-            config = copy.deepcopy(self.config)
-            if name != STUDENT:
-                config.update(copy.deepcopy(peers[name].optim_wrapper))
+            config = copy.deepcopy({**self.config, **changes})
             wrappers[name] = build_optim_wrapper(parts, config)
         wrapper = LiveOptimWrapper(**wrappers)
         distiller.step_guard.watch(wrapper)

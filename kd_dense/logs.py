@@ -8,9 +8,7 @@ from pathlib import Path
 
 # what mmengine's loggers and mmdet's and mmseg's evaluators add besides metrics
 _NO_METRICS = ('time', 'data_time', 'step', 'epoch', 'iter', 'memory', 'lr')
-VALIDATION_LOSS = (
-    'val/loss_kd_'  # what ValidationLossHook logs, with the name of the loss behind it
-)
+VALIDATION_LOSS = 'val/loss_kd_'  # what ValidationLossHook logs, then the name of the loss
 
 
 def read_scalars(folder: Path) -> list[dict]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from .hosts.checkpoints import STUDENT
 from .losses.base import DistillationLoss
 from .teachers import LiveTeacher, Teacher
 from .views import Batch, View
-
-STUDENT = 'student'
 
 
 class Sights:

@@ -34,10 +34,17 @@ def groups_of(counts: Tensor, number: int) -> list[list[int]]:
         indices of classes, ascending; the groups in the order of their first class.
 
     Raises:
-        SetupError: fewer than two groups, or more than classes.
+        SetupError: fewer than two groups, more than classes, or nothing that is confused.
     """
     if not 2 <= number <= len(counts):
         raise SetupError(f'--groups is {number}; it takes 2 to {len(counts)}, the classes.')
+    if not counts.sum() > counts.trace():
+        found = 'confused no classes' if counts.any() else 'was shown no annotated objects'
+        raise SetupError(
+            f'The detector {found} on the validation images, so that any groups would be as good. '
+            'Name a validation set with objects, larger or more difficult (--cfg-options '
+            'val_dataloader.dataset.ann_file=...).'
+        )
     share = counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)
     alike = (share + share.T) / 2
     apart = (1 - alike).fill_diagonal_(0)

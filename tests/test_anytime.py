@@ -100,6 +100,8 @@ def test_the_command_tells_the_curve(digits_root, tmp_path, monkeypatch, capsys)
             each.bbox_head.gfl_cls.bias.zero_()  # so that there are detections
     torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'all.pth')
     arguments = [str(tmp_path / 'config.py'), str(tmp_path / 'all.pth')]
+    whole.val_evaluator.outfile_prefix = str(tmp_path / 'found/boxes')
+    whole.dump(tmp_path / 'config.py')
     options = ['--images', '6', '--rounds', '1', '--points', '3']
     monkeypatch.setattr('sys.argv', ['kd-dense anytime', *arguments, *options])
     command.main()
@@ -114,6 +116,7 @@ def test_the_command_tells_the_curve(digits_root, tmp_path, monkeypatch, capsys)
         mean = shares[0] * early + shares[1] * deep
         assert float(row[-2]) == pytest.approx(mean, abs=0.1 + 0.01 * deep)
     assert (tmp_path / 'anytime/anytime.png').read_bytes()[:4] == b'\x89PNG'
+    assert not (tmp_path / 'found').exists()  # what the metric would write at each point
     # own losses are of the annotations in the size that the model sees
     batches = Runner.build_dataloader(dict(whole.val_dataloader, batch_size=1, num_workers=0,
                                            persistent_workers=False))  # fmt: skip
@@ -132,4 +135,5 @@ def test_a_checkpoint_of_the_student_alone_is_refused(digits_root, tmp_path, mon
     monkeypatch.setattr('sys.argv', ['kd-dense anytime', *arguments])
     with pytest.raises(SystemExit):
         command.main()
-    assert 'lacks' in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert 'does not fit the training with all exits' in told and 'missing: student.' in told

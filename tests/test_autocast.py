@@ -94,6 +94,17 @@ def test_the_game_has_its_student_in_bfloat16_and_its_critic_in_float32(monkeypa
     assert dtypes and set(dtypes) == {torch.float32}
 
 
+def test_what_only_mixing_on_a_gpu_takes_is_left_out_without_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    wrapper = dict(type='AmpOptimWrapper', dtype='float16', loss_scale=512.0, use_fsdp=False)
+    config = Config(dict(optim_wrapper=dict(wrapper, optimizer=SGD, accumulative_counts=2)))
+    use_mixed_precision(config)
+    model = build(distiller())
+    built = build_optim_wrapper(model, config.optim_wrapper)
+    assert isinstance(built, AutocastOptimWrapper)
+    assert built._accumulative_counts == 2
+
+
 def test_a_processor_without_bfloat16_is_told_of(monkeypatch):
     monkeypatch.setattr(autocast, 'fast_bfloat16', lambda: False)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)

@@ -327,6 +327,9 @@ def test_a_step_holds_nothing_of_its_graph():
 # -- what a config may say wrong -----------------------------------------------------------------
 
 OTHER_IMAGES = dict(gfl(), data_preprocessor=dict(gfl()['data_preprocessor'], mean=[0, 0, 0]))
+OTHER_KIND = dict(gfl(), data_preprocessor=dict(type='mmengine.ImgDataPreprocessor'))
+UNKNOWN_KIND = dict(gfl(), data_preprocessor=dict(
+    type='MultiBranchDataPreprocessor', data_preprocessor=gfl()['data_preprocessor']))  # fmt: skip
 WRONG = {
     'choose another name': dict(peers=dict(student=dict(model=gfl()))),
     'it is `dict': dict(peers=dict(b=gfl())),
@@ -334,6 +337,8 @@ WRONG = {
         peers=dict(b=dict(model=gfl(), sed=1))
     ),
     'wants its images normalised otherwise': dict(peers=dict(b=dict(model=OTHER_IMAGES))),
+    'peers.b wants its images normalised': dict(peers=dict(b=dict(model=OTHER_KIND))),
+    'all students see the same ones': dict(peers=dict(b=dict(model=UNKNOWN_KIND))),
     'peers.b.weight is -1': dict(peers=dict(b=dict(model=gfl(), weight=-1))),
     'a finished teacher, and there is none': dict(inherit=['neck']),
     'would learn from itself': dict(losses=dict(a=dict(SOFT, student='b', teacher='b'))),

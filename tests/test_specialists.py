@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from kd_dense.commands import specialists as command
 from kd_dense.errors import SetupError
+from kd_dense.hosts.configs import plain_student
 from kd_dense.specialists import confused_within, groups_of, specialist_config
 from tests.helpers.trainings import ROOT, state, train, training
 
@@ -27,6 +28,8 @@ def test_what_is_confused_is_in_one_group():
     assert groups_of(found, 5) == [[0], [1], [2], [3], [4]]
     assert confused_within(found, [[0, 3], [1, 2, 4]]) == 1
     assert confused_within(found, [[0, 3], [1, 4], [2]]) == pytest.approx(3 / 4)
+    with pytest.raises(SetupError, match='confused no classes'):
+        groups_of(counts(), 2)
     for wrong in (1, 6):
         with pytest.raises(SetupError, match='it takes 2 to 5'):
             groups_of(found, wrong)
@@ -54,7 +57,7 @@ def test_the_command_writes_configs_that_train(digits_root, tmp_path, monkeypatc
     config = training(digits_root, tmp_path / 'run')
     config.train_cfg.update(max_iters=2, val_interval=2)
     train(config)
-    config.dump(tmp_path / 'config.py')
+    plain_student(config).dump(tmp_path / 'config.py')
     arguments = [str(tmp_path / 'config.py'), str(tmp_path / 'run/iter_2_student.pth')]
     monkeypatch.setattr('sys.argv', ['kd-dense specialists', *arguments, '--groups', '3'])
     command.main()

@@ -19,24 +19,17 @@ from ..record import minutes, read_record, versions
 from ..report.numbers import METRICS, Metric
 from ..text_table import text_table
 from .notes import row_of
+from .plan import Chain
 from .stage_config import length
 
 if TYPE_CHECKING:
     from .job import Job
-from .plan import Chain
 
 # two-sided 95 % of Student's t by degrees of freedom: what few seeds leave open
 T95 = (math.nan, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 NORMAL95 = 1.96
-TOLD = (
-    'config',
-    'student',
-    'recipe',
-    'teacher',
-    'options',
-    'evaluates',
-    'class_bias',
-)  # of the chain file
+# of the chain file
+TOLD = ('config', 'student', 'recipe', 'teacher', 'options', 'evaluates', 'class_bias')
 STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked', 'integral.project')
 TOGETHER = '\N{NO-BREAK SPACE}\N{PLUS-MINUS SIGN}\N{NO-BREAK SPACE}'
 Row = Mapping[str, Any]

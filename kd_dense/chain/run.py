@@ -43,12 +43,8 @@ def run_chain(chain: Chain, means: Means, only: Sequence[str] = ()) -> list[str]
     """
     with _one_at_a_time(chain), _terminated_like_interrupted():
         for job in chain.jobs:  # of a file that keeps rows since it was done
-            if (
-                job.trained
-                and job.row is not None
-                and row_of(job.row_file) != read_note(job.folder)
-            ):
-                keep_row(job, job.row)
+            if job.trained and row_of(job.row_file) != (note := read_note(job.folder)):
+                keep_row(job, note['row'])
         return _Work(chain, means).run(to_train(chain.chosen(only)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..distiller import STUDENT
+from ..hosts.checkpoints import STUDENT
 from ..pair import AGREE, objections, unmet
 from ..views import OneStageView, TwoStageView, probe, view_class
 from .built import Built

@@ -8,8 +8,9 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from ..distiller import STUDENT, Distiller
+from ..distiller import Distiller
 from ..hosts import build_model, isolated_rng, read_model_config
+from ..hosts.checkpoints import STUDENT
 from ..hosts.configs import teachers_of
 from ..losses.base import DistillationLoss
 from ..losses.build import build_losses

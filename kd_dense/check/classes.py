@@ -10,9 +10,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
 from ..data_forms import category_names
-from ..distiller import STUDENT
 from ..hosts import isolated_rng
-from ..hosts.checkpoints import class_names
+from ..hosts.checkpoints import STUDENT, class_names
 from ..hosts.configs import leaf_datasets
 from ..pair import class_at, must_agree, other_classes
 from ..teachers import Teacher

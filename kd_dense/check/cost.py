@@ -14,7 +14,7 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import import_modules_from_strings
 
 from ..hosts import build_model, isolated_rng
-from ..hosts.configs import is_distiller, plain_student
+from ..hosts.configs import is_distiller, plain_student, replace_amp
 from ..measure import (
     all_seconds,
     in_fresh_process,
@@ -88,9 +88,7 @@ def optimizer_config(config: Config, on_gpu: bool) -> ConfigDict:
     wrapper = copy.deepcopy(config.optim_wrapper)
     for part in (wrapper, *(wrapper.get(key, {}) for key in ('student', 'discriminator'))):
         if not on_gpu and 'Amp' in str(part.get('type')):
-            part.type = 'OptimWrapper'
-            for key in ('loss_scale', 'dtype', 'use_fsdp'):
-                part.pop(key, None)
+            replace_amp(part, 'OptimWrapper')
     return wrapper
 
 

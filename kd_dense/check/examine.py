@@ -10,10 +10,11 @@ from mmengine.device import get_device
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 
-from ..distiller import STUDENT, Distiller
+from ..distiller import Distiller
 from ..errors import SetupError
 from ..hosts import isolated_rng
 from ..hosts.annotations import examine_annotations
+from ..hosts.checkpoints import STUDENT
 from ..hosts.configs import check_data, is_distiller
 from .agreement import examine_pair
 from .built import Built, build, of_distiller

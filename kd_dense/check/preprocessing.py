@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..distiller import STUDENT
+from ..hosts.checkpoints import STUDENT
 from ..hosts.configs import value_in_text
 from ..teachers.renormalize import Preprocessing, Renormalize, preprocessing_of
 from .built import Built

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..backbones import PretrainedPackage
-from ..distiller import STUDENT
 from ..errors import SetupError
 from ..hosts.checkpoints import (
     OTHER_CHECKPOINT,
+    STUDENT,
     WeightComparison,
     compare_weights,
     model_state,

@@ -26,11 +26,9 @@ from ..anytime import (
     random_choice,
 )
 from ..check.built import as_list
-from ..check.validation import MAIN
-from ..distiller import Distiller
 from ..errors import SetupError
 from ..files import written_whole
-from ..hosts.checkpoints import read_checkpoint
+from ..hosts.checkpoints import load_completely, read_checkpoint
 from ..hosts.configs import is_distiller
 from ..launch import at_least, command_line, file_name, override_options, read_config
 from ..registry import MODELS
@@ -78,33 +76,18 @@ def main() -> None:
             distiller = MODELS.build(config.model)
             batches = Runner.build_dataloader(dict(config.val_dataloader, batch_size=1))
             exits = exits_of(distiller, args.exits)
-            load(distiller, args.checkpoint)
+            state = read_checkpoint(args.checkpoint, 'student').get('state_dict', {})
+            load_completely(distiller, state, args.checkpoint, 'training with all exits')
             distiller.to(get_device()).eval()
             images = look(exits, islice(batches, args.images))
             ms = milliseconds(distiller, exits, images[0].data, args.rounds)
             rows = curve(config, images, ms, args.points, batches.dataset.metainfo)
         tell(list(exits), ms, rows)
         folder = args.out or Path(args.checkpoint).parent / 'anytime'
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f'{args.file}.png'
         with written_whole(path) as part:
             draw(list(exits), rows).savefig(part, format='png', dpi=120)
         print(path)
-
-
-def load(distiller: Distiller, path: str) -> None:
-    """Load the models that train into a distiller.
-
-    Raises:
-        SetupError: the checkpoint does not have all of them.
-    """
-    state = read_checkpoint(path, 'student').get('state_dict', {})
-    found = distiller.load_state_dict(state, strict=False)
-    if missing := [name for name in found.missing_keys if not name.startswith('losses.')]:
-        raise SetupError(
-            f'{path} lacks {len(missing)} weights of the exits, such as {missing[0]}. Name a '
-            'checkpoint of the training itself, not of its student.'
-        )
 
 
 def curve(
@@ -112,12 +95,9 @@ def curve(
 ) -> dict[str, list[Point]]:
     """Points by the way that exits are chosen: each alone, by sureness, by chance, the oracle."""
     metrics = as_list(config.val_evaluator)
-    main = main_metric(config)
-    scale = 1 if main == MAIN[-1] else 100  # mIoU is in percent, AP a share
 
     def at(chosen: np.ndarray) -> Point:
-        found = point(images, chosen, ms, metrics, meta, main)
-        return found._replace(metric=found.metric * scale)
+        return point(images, chosen, ms, metrics, meta)
 
     sure = np.array([image.sure[:-1] for image in images])
     thresholds = np.unique(np.quantile(sure, np.linspace(0, 1, points + 1)[1:-1]))
@@ -133,13 +113,6 @@ def curve(
         'by chance': chance,
         'by the lowest own loss': [] if best is None else [at(best)],
     }
-
-
-def main_metric(config: Config) -> str:
-    """The metric that counts, by what the evaluator is."""
-    kinds = ' '.join(str(metric.get('type')) for metric in as_list(config.val_evaluator))
-    coco, voc, iou = MAIN
-    return coco if 'Coco' in kinds else voc if 'VOC' in kinds else iou
 
 
 def tell(names: list[str], ms: list[float], rows: dict[str, list[Point]]) -> None:

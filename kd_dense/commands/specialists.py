@@ -17,6 +17,7 @@ from ..class_scores import BOX_ACC, confusion, metric_of, scored
 from ..errors import SetupError
 from ..export import read_plain
 from ..files import written_whole
+from ..hosts.configs import is_distiller
 from ..launch import at_least, command_line, override_options, read_config
 from ..specialists import confused_within, groups_of, specialist_config
 from ..training import check_data
@@ -38,6 +39,11 @@ def main() -> None:
     args = parse_args()
     with command_line(args):
         config = read_config(args)
+        if is_distiller(config):
+            raise SetupError(
+                f'{args.config} distils, and the configs of specialists change the plain config of '
+                "a detector. Name that of the student; the checkpoint may be the training's."
+            )
         plain = read_plain(config, args.checkpoint)
         if metric_of(plain.model) != BOX_ACC:
             raise SetupError(
@@ -55,7 +61,6 @@ def main() -> None:
         groups = groups_of(counts, args.groups)
         classes = list(plain.dataset_meta['classes'])
         folder = args.out or Path(args.checkpoint).parent / 'specialists'
-        folder.mkdir(parents=True, exist_ok=True)
         for number, group in enumerate(groups):
             names = [classes[index] for index in group]
             path = folder / f'{Path(args.config).stem}_{number}.py'

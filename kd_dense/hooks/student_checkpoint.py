@@ -14,14 +14,12 @@ from mmengine.logging import print_log
 
 from ..errors import SetupError
 from ..files import written_whole
-from ..hosts.checkpoints import model_state, not_finite, prefix_of
+from ..hosts.checkpoints import STUDENT, model_state, not_finite, prefix_of
 from ..hosts.configs import config_from_text, plain_student, with_readable_floats
 from ..hosts.loading import load_mapped
 from ..registry import HOOKS
 from ..version import __version__
 from .beside_checkpoints import BesideCheckpoints
-
-STUDENT = 'student'
 
 
 def student_checkpoint(checkpoint: Mapping[str, Any], name: str = STUDENT) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..errors import SetupError
 from .loading import CANNOT_READ, guarded_loading, reason
 
-STUDENT_PREFIX = 'student.'
+STUDENT = 'student'  # what is shipped, among the models that train
+STUDENT_PREFIX = f'{STUDENT}.'
 OTHER_CHECKPOINT = (
     'Name the checkpoint that was trained with this config, or the config that this checkpoint was '
     'trained with.'
@@ -89,16 +90,16 @@ def checkpoints_of(folder: Path) -> list[Path]:
     return [noted, *(p for p in found if p != noted)] if noted.is_file() else found
 
 
-def prefix_of(name: str = 'student') -> str:
+def prefix_of(name: str = STUDENT) -> str:
     """What the weights of a model that trains begin with in a distiller's checkpoint.
 
     Args:
         name: ``'student'``, or a peer's.
     """
-    return STUDENT_PREFIX if name == 'student' else f'peers.{name}.model.'
+    return STUDENT_PREFIX if name == STUDENT else f'peers.{name}.model.'
 
 
-def model_state(checkpoint: Mapping[str, Any], name: str = 'student') -> dict[str, Tensor]:
+def model_state(checkpoint: Mapping[str, Any], name: str = STUDENT) -> dict[str, Tensor]:
     """The weights of one plain model in a checkpoint: of the student, if we wrote it.
 
     Args:

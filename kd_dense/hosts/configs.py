@@ -16,6 +16,7 @@ from .models import DISTILLER_TYPES, read_model_config
 
 OURS = 'kd_dense'
 OUR_BACKBONES = frozenset({'kd_dense.TimmBackbone'})  # a student keeps its backbone
+AMP_ALONE = ('loss_scale', 'dtype', 'use_fsdp')  # what only mmengine's AmpOptimWrapper takes
 
 
 def check_data(config: Config, parts: tuple[str, ...]) -> None:
@@ -138,6 +139,18 @@ def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
 def is_distiller(config: Config) -> bool:
     """Whether a config trains with a teacher."""
     return config.model.get('type') in DISTILLER_TYPES
+
+
+def replace_amp(wrapper: ConfigDict, kind: str) -> None:
+    """Give an optimizer wrapper a kind that mixes no precisions as on a GPU; in place.
+
+    Args:
+        wrapper: its config, of any kind.
+        kind: what it is to be.
+    """
+    wrapper.type = kind
+    for key in AMP_ALONE:
+        wrapper.pop(key, None)
 
 
 def plain_student(config: Config, name: str = 'student') -> Config:

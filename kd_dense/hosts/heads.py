@@ -248,6 +248,30 @@ def decode_boxes(head: Any, encoded: Tensor, anchors: Tensor, strides: Tensor) -
     return torch.cat([centres - low, centres + high], dim=-1)
 
 
+def boxes_are_in_pixels(head: nn.Module) -> bool:
+    """Whether a dense head in evaluation predicts boxes in pixels, not in strides or as deltas."""
+    return _predicts_distances(head)
+
+
+def is_partner(head: Any, level: int, other: int, scale: float) -> bool:
+    """Whether a level of an image has the place and meaning of another level of a larger one.
+
+    So it is where the other one's stride, and the base size of its anchors, are as many times as
+    large as the image.
+
+    Args:
+        head: a dense head.
+        level: of the image.
+        other: of the image that is ``scale`` times as large.
+        scale: of both sides.
+    """
+    generator = head.prior_generator
+    sizes = [strides_of(head)]
+    if hasattr(generator, 'base_sizes'):
+        sizes.append(tuple(generator.base_sizes))
+    return all(each[other] == scale * each[level] for each in sizes)
+
+
 def _predicts_distances(head: nn.Module) -> bool:
     return getattr(type(head), 'get_targets', None) is FCOSHead.get_targets
 
@@ -317,7 +341,11 @@ def tower_layers(head: Any, tower: str) -> list[nn.Module]:
 
 
 def run_tower(
-    head: Any, tower: str, maps: Sequence[Tensor], layers: int | None = None
+    head: Any,
+    tower: str,
+    maps: Sequence[Tensor],
+    layers: int | None = None,
+    levels: Sequence[int] | None = None,
 ) -> list[Tensor]:
     """What a head predicts of classes or boxes, in the number type of the maps.
 
@@ -326,13 +354,14 @@ def run_tower(
         tower: ``'cls'`` or ``'box'``.
         maps: what the first of the layers reads, one map for each level.
         layers: how many of the tower's last layers to run; None for all.
+        levels: which of the head's levels the maps are; None for all in order.
 
     Returns:
         a map for each level, as the head's forward pass returns it.
     """
     last = tower_layers(head, tower)[-layers if layers else 0 :]
     found = []
-    for level, features in enumerate(maps):
+    for level, features in zip(levels or range(len(maps)), maps, strict=True):
         for layer in last:
             features = _in_type_of(features, layer)
         found.append(_scaled_boxes(head, features, level) if tower == BOX else features)

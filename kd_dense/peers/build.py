@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ..building import build, kind_of
 from ..errors import SetupError
 from ..hosts import Host
+from ..hosts.checkpoints import STUDENT
 from ..registry import PEERS
 from ..views.watch import replaced
 from .base import TrainsBeside
 
-STUDENT = 'student'
 DEFAULT = 'kd_dense.Peer'
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+from mmengine.model import BaseDataPreprocessor
 from torch import nn
 
 from ..errors import SetupError
@@ -16,7 +17,7 @@ from ..hosts.configs import peer_model
 from ..own_loss import OwnLosses
 from ..registry import PEERS
 from ..teachers import LiveTeacher
-from ..teachers.renormalize import Renormalize
+from ..teachers.renormalize import Renormalize, preprocessing_of
 from ..views import Batch, probe, view_class
 from ..views.watch import watch_calls
 from .base import TrainsBeside
@@ -64,9 +65,10 @@ class Peer(TrainsBeside):
 
     def _check_images(self, student: Host) -> None:
         theirs = self.model.data_preprocessor
-        if not isinstance(theirs, type(student.data_preprocessor)):
+        if type(theirs) is BaseDataPreprocessor:
             return  # it has none of its own
-        if not Renormalize(student.data_preprocessor, theirs).identical:
+        known = preprocessing_of(theirs) is not None
+        if not (known and Renormalize(student.data_preprocessor, theirs).identical):
             raise SetupError(
                 f'peers.{self.name} wants its images normalised otherwise than the student, and '
                 "all students see the same ones. Give its model the student's data_preprocessor."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ..own_loss import OwnLosses
 from ..registry import PEERS
 from ..teachers import LiveTeacher
 from ..views import Batch, view_class
+from ..views.view import at_rest
 from ..views.watch import watch_calls
 from .base import SEEDS, TrainsBeside
 
@@ -89,6 +91,7 @@ class Wider(TrainsBeside):
             # in no module tree: their own weights are never used
             self._built = [build_model(config).requires_grad_(False) for config in self._configs]
         self._student = [student]
+        self._known: dict[Any, tuple[Tensor, ...]] = {}
         own = dict(student.named_parameters())
         shapes = {n: p.shape for n, p in self.largest.named_parameters()}
         if set(shapes) != set(own):
@@ -110,11 +113,6 @@ class Wider(TrainsBeside):
     def largest(self) -> Host:
         """The network of the largest width, without weights of its own."""
         return self._built[-1]
-
-    @property
-    def model(self) -> Host:
-        """The network of the largest width."""
-        return self.largest
 
     def init_weights(self) -> None:
         """Initialise the extra weights as a network of the largest width does."""
@@ -159,7 +157,10 @@ class Wider(TrainsBeside):
                 continue
             extra = self.extras[name.replace('.', DOT)]
             part = extra[tuple(slice(size) for size in parameter.shape)]
-            found[name] = part.index_put(self._places(name, mine, parameter.shape), mine)
+            key = name, parameter.shape, mine.device
+            if key not in self._known:
+                self._known[key] = self._places(name, mine, parameter.shape)
+            found[name] = part.index_put(self._known[key], mine)
         return found
 
     def _places(self, name: str, mine: Tensor, shape: torch.Size) -> tuple[Tensor, ...]:
@@ -234,24 +235,18 @@ def outputs(model: Host, image: Tensor) -> dict[str, Tensor]:
         model: a host; left as it was.
         image: (1, 3, H, W).
     """
-    training = [m for m in model.modules() if m.training]
-    model.eval()
     found: dict[str, Tensor] = {}
 
     def note(name: str, value: Any) -> None:
         if isinstance(value, Tensor):  # a copy: activations may write into it
             found.setdefault(name, value.detach().clone())
 
-    try:
-        with ExitStack() as stack, torch.no_grad():
-            for name, module in model.named_modules():
-                if name and not list(module.children()):
-                    watched = watch_calls(module, 'forward', lambda _, out, n=name: note(n, out))
-                    stack.enter_context(watched)
-            view = view_class(model)(model, Batch(image, []), torch.no_grad)
-            for index, value in enumerate(view.outputs()):
-                note(f'output {index}', value)
-    finally:
-        for module in training:
-            module.training = True
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name and not list(module.children()):
+                watched = watch_calls(module, 'forward', lambda _, out, n=name: note(n, out))
+                stack.enter_context(watched)
+        view = view_class(model)(model, Batch(image, []), partial(at_rest, model))
+        for index, value in enumerate(view.outputs()):
+            note(f'output {index}', value)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +20,9 @@ from ..hosts import Host, ModelSource, build_model, isolated_rng, read_model_con
 from ..hosts.checkpoints import class_names, load_completely, model_state, read_checkpoint
 from ..hosts.pooling import pool_in_float32
 from ..registry import TEACHERS
-from ..views import Batch, View, view_class
+from ..views import Batch, HostInfo, View, view_class
 from .folding import fold_batch_norms
+from .larger import Larger, LargerModel, check_scale, enlarged, larger_view, not_offered
 from .of_model import ModelTeacher, inference
 from .renormalize import Renormalize
 
@@ -47,10 +49,13 @@ class FrozenTeacher(ModelTeacher):
         classes: for a teacher of other or fewer classes, ``'by name'``: its classes are found among
             the training set's; or a dict of what the training set calls them, where the names
             differ. Only losses that ask which is which may read its classes then.
+        scale: how many times as large as the student's its images are, made so by interpolation.
+            What it knows is brought to the student's grid (:mod:`kd_dense.teachers.larger`).
         trust: read a checkpoint that holds more than weights, which may run its code.
 
     Raises:
-        SetupError: an unknown precision, no checkpoint, or a word where True or False belongs.
+        SetupError: an unknown precision, no checkpoint, a word where True or False belongs, or a
+            scale below 1.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class FrozenTeacher(ModelTeacher):
         untrained: bool = False,
         trust: bool = False,
         classes: Literal['by name'] | Mapping[str, str] | None = None,
+        scale: float = 1,
     ) -> None:
         if dtype not in DTYPES:
             raise SetupError(f'teacher.dtype is {dtype!r}; choose one of {", ".join(DTYPES)}.')
@@ -76,6 +82,7 @@ class FrozenTeacher(ModelTeacher):
                 'untrained teacher teaches noise. To measure speed with one, set '
                 '`teacher.untrained=True`.'
             )
+        check_scale(scale)
         self.config = config
         self.checkpoint = None if checkpoint is None else str(checkpoint)
         self.source = self.checkpoint or 'an untrained teacher'
@@ -92,9 +99,11 @@ class FrozenTeacher(ModelTeacher):
         self.class_map: ClassMap | None = None
         self.same_classes = same_classes and not self.maps_classes
         self.trust = trust
+        self.scale = scale
         self._loaded = False
         self._has_weights = False
         self._renormalize: Renormalize | None = None
+        self._kind: type[Larger] | None = None  # of view, where it sees images of another size
 
     @classmethod
     def of(cls, model: nn.Module, **options: Any) -> FrozenTeacher:
@@ -102,7 +111,7 @@ class FrozenTeacher(ModelTeacher):
 
         Args:
             model: a built model.
-            options: ``dtype``, ``fast`` and ``same_classes``.
+            options: ``dtype``, ``fast``, ``same_classes`` and ``scale``.
         """
         teacher = cls(config={}, untrained=True, **options)
         teacher.source, teacher.untrained = 'a model without checkpoint', False
@@ -122,9 +131,22 @@ class FrozenTeacher(ModelTeacher):
 
     def predictor(self) -> nn.Module:
         """The model; a copy in single precision where it runs in another."""
-        if self.dtype == torch.float32:
-            return self.model
-        return copy.deepcopy(self.model).float()  # suppression knows no half precision
+        model = self.model
+        if self.dtype != torch.float32:
+            model = copy.deepcopy(model).float()  # suppression knows no half precision
+        return model if self.scale == 1 else LargerModel(model, self.scale)
+
+    @property
+    def info(self) -> HostInfo:
+        """What has to agree with the student."""
+        info = super().info
+        if self.scale == 1:
+            return info
+        return replace(info, head=f'{info.head} at scale {self.scale:g}')
+
+    def offers(self, read: str) -> bool:
+        """Whether its views have a property of this name."""
+        return super().offers(read) and read not in not_offered(self.model, self.scale)
 
     def read_checkpoint(self) -> dict[str, Any] | None:
         """The checkpoint; None where there is none.
@@ -179,6 +201,7 @@ class FrozenTeacher(ModelTeacher):
         if self._loaded:
             return
         model = self.model
+        self._kind = None if self.scale == 1 else larger_view(model)
         self._renormalize = Renormalize(student.data_preprocessor, model.data_preprocessor)
         if self._has_weights:
             pass
@@ -211,10 +234,19 @@ class FrozenTeacher(ModelTeacher):
         if next(self.model.parameters()).device != device:
             self.model.to(device)
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            images = self._renormalize(batch).to(self.dtype)
-            if self.fast:
-                images = images.contiguous(memory_format=torch.channels_last)
-        own = Batch(images, batch.samples)
-        view = view_class(self.model)(self.model, own, inference(device), student)
+            own = Batch(self._renormalize(batch), batch.samples)
+            arguments = self.model, self._shown(own), inference(device), student
+            if self._kind is None:
+                view = view_class(self.model)(*arguments)
+            else:
+                larger = self._shown(enlarged(own, self.scale, self.model))
+                view = self._kind(*arguments, larger, self.scale)
         view.class_map = self.class_map
         return view
+
+    def _shown(self, batch: Batch) -> Batch:
+        """A batch in its number type and layout."""
+        images = batch.images.to(self.dtype)
+        if self.fast:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return Batch(images, batch.samples)

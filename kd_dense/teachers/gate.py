@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
@@ -16,7 +15,6 @@ from ..hosts import Host
 from ..own_loss import check_own_weight
 from ..registry import TEACHERS
 from ..views import Batch, DenseView, HostInfo, OneStageView, SegmentationView, View, view_class
-from ..views.view import detached
 from .base import Teacher
 from .ensemble import NOT_AVERAGED, check_geometry
 from .live import LiveTeacher
@@ -144,21 +142,18 @@ class Gate(Teacher):
             batch: not used: the passes are of the training's batch.
             student: the view of who learns.
         """
+        if student is None:
+            raise RuntimeError(f'{self.name} is looked at by a student, whose view is needed.')
         passes = [each.own_pass for each in self._models]
-        share = self.shares(passes[0])
-        mixed = copy.copy(passes[0])
-        for name in list(vars(mixed)):
-            if name in mixed.of_own_loss or name.startswith('flat_') or name == '_decoded':
-                del vars(mixed)[name]
+        first = passes[0]
+        share = self.shares(first)
+        self._mixed = mixed = type(first)(first.model, first.batch, student=student)
+        mixed.features = first.features  # all else is computed anew, of what is mixed
         for name in MIXED:
             if hasattr(type(mixed), name):
                 values = [getattr(each, name) for each in passes]
                 vars(mixed)[name] = _mix(values, share)
-        self._mixed = mixed
-        seen = copy.copy(mixed)
-        vars(seen).update({name: detached(value) for name, value in vars(mixed).items()})
-        seen._student = student
-        return seen
+        return mixed.looked_at_by(student)
 
     def shares(self, own: View) -> Tensor:
         """What each model counts for each image, (N, M), summing to 1.

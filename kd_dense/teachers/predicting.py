@@ -22,6 +22,7 @@ from .ensemble import (
     average_proposals,
     check_geometry,
 )
+from .larger import LargerModel
 from .renormalize import Renormalize
 
 TYPE = 'kd_dense.Ensemble'
@@ -66,13 +67,19 @@ class EnsembleModel(BaseModel):
         Raises:
             SetupError: they do not agree.
         """
-        check_geometry(models)
         ensemble = cls.__new__(cls)
         ensemble._hold(models)
+        check_geometry(models)
         ensemble.classes = None
         return ensemble.eval()
 
     def _hold(self, models: Mapping[str, nn.Module]) -> None:
+        for name, model in models.items():
+            if isinstance(model, LargerModel):
+                raise SetupError(
+                    f'An ensemble predicts of images of one size, and members.{name} has a scale '
+                    f'of {model.scale:g}. Leave its `scale` out, or look at that model alone.'
+                )
         first = next(iter(models.values()))
         super().__init__(data_preprocessor=first.data_preprocessor)
         self.members = nn.ModuleDict(models)

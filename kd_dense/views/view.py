@@ -257,7 +257,7 @@ class View:
         """
         seen = self.for_student(student)
         vars(seen).update({name: detached(value) for name, value in vars(seen).items()})
-        seen._context = partial(_at_rest, self.model, context)
+        seen._context = partial(at_rest, self.model, context)
         return seen
 
     def for_student(self, student: View) -> View:
@@ -319,8 +319,15 @@ def detached(value: Any) -> Any:
 
 
 @contextmanager
-def _at_rest(model: Host, context: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
-    """While inside, a model in training computes as in evaluation, without gradients."""
+def at_rest(
+    model: Host, context: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> Iterator[None]:
+    """While inside, a model in training computes as in evaluation, without gradients.
+
+    Args:
+        model: a host.
+        context: entered besides, as the autocast of the training.
+    """
     training = [m for m in model.modules() if m.training]
     model.eval()
     try:
@@ -349,14 +356,8 @@ def probe(
         size: of the picture in pixels.
         reads: the properties to read.
     """
-    training = [m for m in model.modules() if m.training]
-    model.eval()
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
-    seen = view(model, Batch(image, []), torch.no_grad)
-    try:
-        seen.precompute(reads)
-    finally:
-        for module in training:
-            module.training = True
+    seen = view(model, Batch(image, []), partial(at_rest, model))
+    seen.precompute(reads)
     return seen

@@ -14,7 +14,7 @@ TABLES = [
     *(data.ERRORS, data.WARNINGS, data.VOC, data.LABELS, data.MET),
     *(checkpoints.TEACHERS, checkpoints.BACK, checkpoints.REFUSED, checkpoints.READERS),
     checkpoints.CODE,
-    *(tools.ARGUMENTS, tools.REPORTED, tools.OWN, tools.DISK),
+    *(tools.ARGUMENTS, tools.REPORTED, tools.OWN, tools.CONFUSED, tools.DISK),
 ]
 
 

@@ -84,6 +84,7 @@ ARGUMENTS = [
     ('benchmark', ('--rounds', '0'), r'--rounds: it takes 1 or more; found 0'),
     ('benchmark', ('--images', '0'), r'--images: it takes 1 or more; found 0'),
     ('benchmark', ('--size', '1'), r'--size: it takes 32 or more; found 1'),
+    ('specialists', ('ld.py', S), r"ld\.py distils, and the configs .* Name that of the student"),
     ('distill', ('alone.py',), r'the following arguments are required: --teacher, --checkpoint'),
     ('distill', ('nope.py', *DISTIL[1:]), r'nope\.py'),
     ('distill', (*DISTIL, '--recipe', 'ldd'), r"There is no recipe 'ldd'; choose auto, .*chen2017"),
@@ -202,6 +203,34 @@ def test_data_of_ones_own(world, folder, spoil, words):
     done = call(world, 'distill', *DISTIL, '--data', folder)
     assert done.code == 1, done.text
     assert re.search(words, ' '.join(done.text.split())), done.text
+
+
+def all_of_one_class(world: World) -> None:
+    """Let all objects be of the first class, and be scored as such."""
+    world.edit_json(
+        lambda a: [o.update(category_id=a['categories'][0]['id']) for o in a['annotations']], 'val'
+    )
+    head = dict(weight=torch.zeros(10, 16, 3, 3), bias=torch.eye(10)[0])
+    changes = {f'bbox_head.gfl_cls.{part}': value for part, value in head.items()}
+    world.edit_checkpoint(S, lambda c: c['state_dict'].update(changes))
+
+
+CONFUSED = [
+    ('no objects', lambda w: w.edit_json(lambda a: a.update(annotations=[]), 'val'),
+     r'was shown no annotated objects .*Name a validation set with objects'),
+    ('objects of one class', all_of_one_class, r'confused no classes .*Name a validation set'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'words'), [r[1:] for r in CONFUSED], ids=[f'specialists: {r[0]}' for r in CONFUSED]
+)
+def test_data_that_says_nothing_of_which_classes_are_confused(world, spoil, words):
+    spoil(world)
+    done = call(world, 'specialists', 'alone.py', S)
+    assert done.code == 1, done.text
+    assert re.search(words, ' '.join(done.text.split())), done.text
+    assert not (world / 'run/specialists').exists()
 
 
 # -- disk, locks, and what is whose fault --------------------------------------------------------

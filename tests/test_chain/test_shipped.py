@@ -63,3 +63,21 @@ def test_an_omitted_class_is_in_no_scene_of_the_students_and_in_all_validations(
     models = [job.config.model for job in chain.jobs if 'labels' in job.stage.name]
     taught = next(job.config.model for job in chain.jobs if job.stage.name == 'student')
     assert all(model == taught.student for model in models) and taught.own_loss is False
+
+
+def test_a_teacher_of_larger_images_was_trained_on_as_large_ones():
+    jobs = {job.name: job for job in read_chain('configs/chains/larger_aquarium.py').jobs}
+    sizes = {}
+    for name in ('teacher_192', 'teacher_384', 'larger, seed 0', 'own_size, seed 0'):
+        loaders = jobs[name].config.train_dataloader, jobs[name].config.val_dataloader
+        train, val = (loader.dataset.pipeline for loader in loaders)
+        (crop,) = (each.crop_size for each in train if each.type == 'RandomCrop')
+        (shown,) = (each.scale for each in val if each.type == 'Resize')
+        assert tuple(crop) == tuple(shown)
+        sizes[name] = crop[0]
+    teachers = {
+        name: jobs[f'{name}, seed 0'].config.model.teacher for name in ('larger', 'own_size')
+    }
+    assert teachers['own_size'].get('scale', 1) == 1
+    assert sizes['larger, seed 0'] * teachers['larger'].scale == sizes['teacher_384']
+    assert sizes['own_size, seed 0'] == sizes['teacher_192']

@@ -68,6 +68,27 @@ def test_shares_sum_to_1_and_the_mean_is_theirs():
             torch.testing.assert_close(mixed[image], expected)
 
 
+def test_what_is_made_of_predictions_is_made_of_the_mixed_ones():
+    model = one()
+    gate = model.teachers['all']
+    view, seen = gate.view, {}
+
+    def keep(*a):
+        first = model.live['student'].own_pass
+        _ = first.decoded_boxes, first.flat_cls_logits  # known of the student already
+        seen['mixed'] = view(*a)
+        return seen['mixed']
+
+    gate.view = keep
+    loss_of(model)
+    mixed = seen['mixed']
+    flat = [level.permute(0, 2, 3, 1).flatten(1, 2) for level in mixed.cls_logits]
+    torch.testing.assert_close(mixed.flat_cls_logits, torch.cat(flat, dim=1))
+    torch.testing.assert_close(mixed.decoded_boxes, mixed.decode(mixed.flat_box_logits))
+    flat = [level.permute(0, 2, 3, 1).flatten(1, 2) for level in mixed.box_logits]
+    torch.testing.assert_close(mixed.flat_box_logits, torch.cat(flat, dim=1))
+
+
 def test_a_gate_that_is_open_for_one_has_its_loss():
     model = one()
     gate = model.teachers['all'].module
