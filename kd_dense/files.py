@@ -20,6 +20,11 @@ def written_whole(target: Path) -> Iterator[Path]:
         where to write it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f'.{target.name}.part')
+    part = part_of(target)
     yield part
     part.replace(target)
+
+
+def part_of(target: Path) -> Path:
+    """Where a file stands until it is whole; a kill leaves it there, to be written over."""
+    return target.with_name(f'.{target.name}.part')

@@ -133,7 +133,7 @@ def check_pair(student: nn.Module, teacher: Teacher, losses: ByName, name: str =
             if 'num_classes' in must_agree(view_class(student), loss) and not loss.maps_classes
         ]
     for each, loss in losses.items():
-        findings += unmet(student, each, loss) or not_offered(teacher, each, loss, bool(found))
+        findings += unmet(student, each, loss) or objections(teacher, each, loss, bool(found))
     if not findings:
         return
     allowed = (
@@ -167,8 +167,8 @@ def _unknown(loss: DistillationLoss, student: nn.Module) -> list[str]:
     ]
 
 
-def not_offered(teacher: Teacher, name: str, loss: DistillationLoss, told: bool) -> list[str]:
-    """What a loss reads that the teacher does not have, in a sentence.
+def objections(teacher: Teacher, name: str, loss: DistillationLoss, told: bool) -> list[str]:
+    """Why a teacher cannot serve a loss, in sentences.
 
     Args:
         teacher: of the loss.
@@ -176,13 +176,8 @@ def not_offered(teacher: Teacher, name: str, loss: DistillationLoss, told: bool)
         loss: a distillation loss.
         told: whether a difference tells why already.
     """
-    missing = [read for read in loss.read_names() if not teacher.offers(read)]
-    if told or not missing:
-        return []
-    return [
-        f'losses.{name}: {type(loss).__name__} reads {", ".join(missing)}, which the teacher '
-        f'({teacher.info.head}, {teacher.info.family}) does not offer'
-    ]
+    found = [] if told else teacher.objections(loss)
+    return [f'losses.{name}: {type(loss).__name__} {each}' for each in found]
 
 
 def other_classes(ours: Sequence[str], theirs: Sequence[str]) -> Finding | None:

@@ -164,7 +164,8 @@ def _teacher(teacher: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What is known of a teacher: its file, and its network where it has one."""
     source, checkpoint = teacher.get('config'), teacher.get('checkpoint')
     local = checkpoint is not None and '://' not in str(checkpoint)
-    return dict(
+    stored = {'stored': str(Path(teacher['path']).resolve())} if 'path' in teacher else {}
+    return stored | dict(
         config=source if isinstance(source, str) else None,
         checkpoint=str(Path(checkpoint).resolve()) if local else checkpoint,
         network=network(source, name) if source is not None else None,

@@ -24,6 +24,7 @@ from .hosts.configs import check_data, is_distiller, with_readable_floats
 from .hosts.loading import is_whole
 from .launch import scale_learning_rate, use_mixed_precision
 from .record import recorded
+from .store import read_from_store, with_stored_views
 
 # what launchers call the rank; torch knows it later
 RANKS = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
@@ -42,6 +43,11 @@ def training_options(parser: argparse.ArgumentParser) -> None:
         nargs='?',
         const='auto',
         help='go on from a checkpoint; without a path: from the latest in the work directory',
+    )
+    parser.add_argument(
+        '--stored',
+        metavar='FOLDER',
+        help='read what the teacher says in a store that `kd-dense store-teacher` has written',
     )
     parser.add_argument(
         '--no-check', action='store_true', help='train even where a check finds something wrong'
@@ -129,6 +135,8 @@ def train(config: Config, args: argparse.Namespace, name: str) -> None:
         use_mixed_precision(config)
     if args.auto_scale_lr:
         scale_learning_rate(config)
+    if args.stored is not None:
+        read_from_store(config, args.stored)
     said: list[str] = []
     if args.resume is not None:
         config.load_from = args.resume
@@ -144,7 +152,7 @@ def train(config: Config, args: argparse.Namespace, name: str) -> None:
 def _train(config: Config, args: argparse.Namespace, name: str, said: list[str]) -> None:
     if not args.no_check:
         said += look_at_data(config, 'train_dataloader', 'val_dataloader')
-    runner = Runner.from_cfg(with_readable_floats(config))
+    runner = Runner.from_cfg(with_readable_floats(with_stored_views(config)))
     for text in said:  # now that there is a log to keep it
         runner.logger.warning(text)
     if not any(isinstance(hook, CheckpointGuardHook) for hook in runner.hooks):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ..hosts.checkpoints import STUDENT
-from ..pair import AGREE, not_offered, unmet
+from ..pair import AGREE, objections, unmet
 from ..views import OneStageView, TwoStageView, probe, view_class
 from .built import Built
 from .findings import Section
@@ -61,7 +61,7 @@ def examine_pair(built: Built, section: Section) -> None:
             for each, loss in built.losses_of(name).items():
                 found = unmet(built.student, each, loss)
                 if name in built.infos:
-                    found = found or not_offered(teacher, each, loss, told=differ)
+                    found = found or objections(teacher, each, loss, told=differ)
                 for problem in found:
                     section.tell(f'losses.{each}', problem=problem)
 

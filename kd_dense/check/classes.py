@@ -86,7 +86,8 @@ def examine_classes(
     section.summary = f'{len(data)}: {_brief(data)}' if data else 'names unknown'
     for name, teacher in built.teachers.items():
         item = built.item('names', name)
-        theirs = class_names(read[name]) if name in read else None
+        # a teacher without checkpoint may know its classes from elsewhere, as stored ones do
+        theirs = class_names(read[name]) if name in read else teacher.classes
         silent = name in read and theirs is None
         if data is not None and silent and _order_counts(built, name):
             section.tell(

@@ -19,6 +19,7 @@ from ..hooks.common import restored_afterwards
 from ..hooks.loss_balance import measure_distiller
 from ..hosts import isolated_rng
 from ..hosts.checkpoints import model_state
+from ..store import with_stored_views
 from ..views import Batch, SegmentationView, TwoStageView, View, host_info, view_class
 from .built import Built, as_list
 from .findings import WARNING, WRONG, Section
@@ -30,7 +31,7 @@ MANY_CLASSES = 8
 
 def read_batch(config: Config) -> dict[str, Any]:
     """The first batch of the training set, in the order that the config's seed gives."""
-    loader = copy.deepcopy(config.train_dataloader)
+    loader = with_stored_views(copy.deepcopy(config)).train_dataloader
     loader.num_workers, loader.persistent_workers = 0, False
     for key in ('prefetch_factor', 'timeout'):  # of workers
         loader.pop(key, None)

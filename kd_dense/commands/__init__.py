@@ -24,6 +24,7 @@ COMMANDS = {
     'export': 'write the plain student for its user, also as ONNX',
     'class-bias': "shift a student's bias of one class, such as one it was taught without",
     'anytime': 'measure exits: metric against time, when sure images leave early',
+    'store-teacher': 'write what a teacher says of the training images, to train without it',
     'specialists': 'find classes that a detector confuses, write configs of specialists',
     'benchmark': "time a training step: plain, ours, and mmdet's own",
     'make-digits': 'build the embedded data set of handwritten digits',

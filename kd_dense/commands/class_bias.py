@@ -26,6 +26,7 @@ from ..launch import at_least, command_line, file_name, override_options, read_c
 from ..record import command_used
 from ..registry import MODELS
 from ..report.numbers import METRICS, Metric
+from ..store import with_stored_views
 from ..text_table import text_table
 
 AUTO, VALIDATION = 'auto', 'validation'
@@ -117,7 +118,7 @@ def asked_of_teacher(config: Config, args: argparse.Namespace, label: int) -> fl
     with DefaultScope.overwrite_default_scope(config.get('default_scope')):
         distiller = MODELS.build(config.model)
         seed = (config.get('randomness') or {}).get('seed') or 0
-        loader = Runner.build_dataloader(config.train_dataloader, seed=seed)
+        loader = Runner.build_dataloader(with_stored_views(config).train_dataloader, seed=seed)
     state = model_state(read_checkpoint(args.checkpoint, 'student'))
     load_completely(distiller.student, state, args.checkpoint, 'student')
     distiller.load_teacher()

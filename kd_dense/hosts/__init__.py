@@ -13,7 +13,7 @@ from .models import (
     read_model_config,
     without_downloads,
 )
-from .rng import isolated_rng, numbered_generator
+from .rng import isolated_rng, numbered_generator, seeded_rng
 
 __all__ = [
     'DISTILLER_TYPES',
@@ -25,5 +25,6 @@ __all__ = [
     'numbered_generator',
     'read_config_file',
     'read_model_config',
+    'seeded_rng',
     'without_downloads',
 ]

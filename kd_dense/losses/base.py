@@ -34,6 +34,9 @@ class DistillationLoss(nn.Module):
             beforehand and the teacher runs as deep as needed; what it reads of the student alone
             is not listed. A :class:`~kd_dense.views.Read` says in what the models have to agree
             for this loss, where that is not what the property declares.
+        looks_at: where it looks at the teacher's predictions of a dense head: a region of the
+            student's (:mod:`kd_dense.losses.regions`), or ``'all'``.
+        runs_teacher: whether it runs layers of the teacher on maps of its own.
         maps_classes: whether it asks which class of the teacher is which of the student.
         factor: share of the weight in force now, set by a weight schedule.
         name: what the distiller calls it.
@@ -43,6 +46,8 @@ class DistillationLoss(nn.Module):
     """
 
     reads: tuple[str | Read, ...] = ()
+    looks_at: str = 'all'
+    runs_teacher: bool = False
     maps_classes: bool = False
     steps: int = 1
     has_optimizer: bool = False

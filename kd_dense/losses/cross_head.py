@@ -62,6 +62,8 @@ class CrossHead(DistillationLoss):
             tower has.
     """
 
+    runs_teacher = True
+
     def __init__(
         self,
         part: Literal['cls', 'box'] = 'cls',

@@ -14,7 +14,7 @@ from ..views.info import BINS
 from .base import DistillationLoss, global_divisor
 from .checks import check_choice, check_temperature
 from .functional import softmax_kl
-from .regions import REGIONS, region_demands, vlr_overlaps
+from .regions import REGIONS, known_to, region_demands, vlr_overlaps
 
 
 def edge_kl(student: Tensor, teacher: Tensor, bins: int, temperature: float) -> Tensor:
@@ -86,6 +86,8 @@ class LocalizationDistillation(DistillationLoss):
                 "or a region that has some, 'main' or 'vlr'."
             )
         self.reads = ('box_logits', 'cls_logits' if region == 'all' else 'assignment')
+        # the published code's valuable region is another one, and larger
+        self.looks_at = region if variant == 'paper' or region == 'main' else 'all'
         self.region = region
         self.temperature = temperature
         self.variant = variant
@@ -105,6 +107,7 @@ class LocalizationDistillation(DistillationLoss):
         reference = self.variant == 'reference'
         overlaps = vlr_overlaps(student, self.variant) if self.region == 'vlr' else None
         mask = REGIONS[self.region](student, teacher) if overlaps is None else overlaps >= 0
+        mask = known_to(teacher, mask, 'box_logits')
         s, t = student.flat_box_logits[mask], teacher.flat_box_logits[mask]
         bins = s.shape[-1] // 4
         kl = edge_kl(s, t, bins, self.temperature)

@@ -24,6 +24,7 @@ GAMMA_VLR = 0.25  # lower bound of the valuable localization region, of ATSS's t
 FINE_GRAINED_SHARE = 0.5  # of the best anchor's IoU
 GENERAL_INSTANCES = 10  # most disagreed boxes per image
 GENERAL_NMS_IOU = 0.3
+MOST_UNKNOWN = 0.001  # of a region, by a teacher that is stored
 
 
 def all_positions(student: View, teacher: View) -> Tensor:
@@ -156,6 +157,30 @@ REGIONS: dict[str, Callable[[Any, Any], Tensor]] = {
     'vlr': valuable_localization_region,
     'general': general_instances,
 }
+
+
+def known_to(teacher: View, mask: Tensor, read: str) -> Tensor:
+    """What of a region the teacher knows: all of it, but for teachers that are stored.
+
+    Args:
+        teacher: the teacher's view.
+        mask: a region, (N, P).
+        read: which property of the teacher is compared there.
+
+    Raises:
+        SetupError: more than a thousandth of it is unknown.
+    """
+    known = teacher.known(read)
+    if known is None:
+        return mask
+    unknown, asked = int((mask & ~known).sum()), int(mask.sum())
+    if unknown > MOST_UNKNOWN * asked:
+        raise SetupError(
+            f'The store of the teacher does not hold {unknown} of the {asked} predictions of this '
+            'batch that a loss compares: it was written for another label assignment than the '
+            "student's. Write it with the student's config, or with `--whole`."
+        )
+    return mask & known
 
 
 def region_reads(name: str) -> tuple[str, ...]:

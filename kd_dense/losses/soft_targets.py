@@ -12,7 +12,7 @@ from ..views import DenseView, host_info, view_class
 from .base import DistillationLoss, global_divisor
 from .checks import check_choice, check_temperature, standardize_demands
 from .functional import sigmoid_kl, softmax_kl, standardized
-from .regions import REGIONS, check_region, region_demands, region_reads
+from .regions import REGIONS, check_region, known_to, region_demands, region_reads
 from .targets import check_targets, confidence_weighted, permuted_logits
 
 NO_STANDARD = (
@@ -85,6 +85,7 @@ class SoftTargets(DistillationLoss):
                 f'{region!r}.'
             )
         self.reads = ('cls_logits', *region_reads(region))
+        self.looks_at = 'all' if region == 'general' else region
         self.temperature = temperature
         self.activation = activation
         self.region = region
@@ -123,7 +124,7 @@ class SoftTargets(DistillationLoss):
 
     def forward(self, student: DenseView, teacher: DenseView) -> Tensor:
         """The raw loss of one batch, a scalar."""
-        mask = REGIONS[self.region](student, teacher)
+        mask = known_to(teacher, REGIONS[self.region](student, teacher), 'cls_logits')
         s, t = student.flat_cls_logits[mask], teacher.flat_cls_logits[mask]
         activation = self._activation(student.activation)
         if (shared := teacher.class_map) is not None:

@@ -8,6 +8,7 @@ from .frozen import FrozenTeacher
 from .gate import Gate
 from .live import LiveTeacher
 from .predicting import EnsembleModel
+from .stored import StoredTeacher
 
 __all__ = [
     'FROZEN',
@@ -17,6 +18,7 @@ __all__ = [
     'FrozenTeacher',
     'Gate',
     'LiveTeacher',
+    'StoredTeacher',
     'Teacher',
     'build_teachers',
     'teacher_from',

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from ..errors import SetupError
 from ..hosts import Host
 from ..views import Batch, HostInfo, View
+
+if TYPE_CHECKING:
+    from ..losses.base import DistillationLoss
 
 
 class Teacher(ABC):
@@ -120,6 +123,22 @@ class Teacher(ABC):
     @abstractmethod
     def offers(self, read: str) -> bool:
         """Whether its views have a property of this name."""
+
+    def objections(self, loss: DistillationLoss) -> list[str]:
+        """Why it cannot serve a loss, as what stands in a sentence behind the loss; none if it can.
+
+        Args:
+            loss: that fits the student.
+        """
+        missing = [read for read in loss.read_names() if not self.offers(read)]
+        return (
+            [
+                f'reads {", ".join(missing)}, which the {self.name} ({self.info.head}, '
+                f'{self.info.family}) does not offer'
+            ]
+            if missing
+            else []
+        )
 
     @abstractmethod
     def channels(self, stage: int | str, read: str = 'features') -> int:

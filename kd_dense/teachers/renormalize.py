@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from mmengine.model import ImgDataPreprocessor
@@ -48,6 +49,19 @@ def preprocessing_of(preprocessor: Host) -> Preprocessing | None:
             for values in (preprocessor.mean, preprocessor.std)
         )
     return Preprocessing(mean, std, bool(swaps), float(value), divisor or 1)
+
+
+def described(preprocessor: Host) -> dict[str, Any]:
+    """What a preprocessor does to images, as JSON keeps it.
+
+    Raises:
+        SetupError: it is of an unknown kind.
+    """
+    found = _known(preprocessor, 'student')
+    said = {each.name: getattr(found, each.name) for each in fields(found)}
+    said |= dict(mean=found.mean.tolist(), std=found.std.tolist())
+    size = getattr(preprocessor, 'size', None)  # of segmentors, which pad to it
+    return said | dict(size=None if size is None else list(size))
 
 
 class Renormalize(nn.Module):
@@ -96,17 +110,7 @@ class Renormalize(nn.Module):
 
 
 def _reconcilable(student: Host, teacher: Host) -> tuple[Preprocessing, Preprocessing]:
-    found = []
-    for role, preprocessor in (('student', student), ('teacher', teacher)):
-        preprocessing = preprocessing_of(preprocessor)
-        if preprocessing is None:
-            raise SetupError(
-                f"The {role}'s data preprocessor is a {type(preprocessor).__name__}, whose mean, "
-                'std and channel order are unknown. Give the model a DetDataPreprocessor or '
-                'SegDataPreProcessor.'
-            )
-        found.append(preprocessing)
-    ours, theirs = found
+    ours, theirs = _known(student, 'student'), _known(teacher, 'teacher')
     if ours.pad_divisor % theirs.pad_divisor:
         option = 'size_divisor' if hasattr(student, 'size_divisor') else 'pad_size_divisor'
         raise SetupError(
@@ -115,3 +119,14 @@ def _reconcilable(student: Host, teacher: Host) -> tuple[Preprocessing, Preproce
             f'`model.student.data_preprocessor.{option}={theirs.pad_divisor}`.'
         )
     return ours, theirs
+
+
+def _known(preprocessor: Host, role: str) -> Preprocessing:
+    found = preprocessing_of(preprocessor)
+    if found is None:
+        raise SetupError(
+            f"The {role}'s data preprocessor is a {type(preprocessor).__name__}, whose mean, "
+            'std and channel order are unknown. Give the model a DetDataPreprocessor or '
+            'SegDataPreProcessor.'
+        )
+    return found

@@ -213,6 +213,14 @@ class View:
         masks = [mask.flatten(1) for mask in self.level_masks()]
         return torch.cat([m.repeat_interleave(self.num_anchors, dim=1) for m in masks], dim=1)
 
+    def known(self, read: str) -> Tensor | None:
+        """Which predictions of a dense head are known; bool, (N, P); None for all.
+
+        Args:
+            read: name of a property.
+        """
+        return None
+
     @property
     def eligible(self) -> Tensor:
         """Which predictions a region may hold; bool, (N, P)."""
