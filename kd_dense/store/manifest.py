@@ -54,6 +54,11 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def head(self) -> str:
+        """What the teacher's head is called, with the scale of its images."""
+        return self.info.head
+
+    @property
     def records(self) -> int:
         """Of all pictures and views."""
         return self.images * self.views
@@ -122,5 +127,6 @@ def differences(ours: Manifest, theirs: Manifest) -> list[str]:
         pictures='the training images or their boxes',
         classes='the classes',
         info='the head of the teacher',
+        head="the teacher's head, or the scale of its images",
     )
     return [text for name, text in words.items() if getattr(ours, name) != getattr(theirs, name)]

@@ -142,6 +142,7 @@ def contents_of_records(folder):
         ),
         (dict(views=2), {'train_dataloader.dataset.pipeline.3.prob': 0.4}, 'the pipeline'),
         (dict(views=2), {'train_dataloader.dataset.indices': 10}, 'the training images'),
+        (dict(views=2), {'model.teacher.scale': 2}, 'the scale of its images'),
     ],
 )
 def test_what_was_begun_otherwise_is_not_gone_on_with(
@@ -151,6 +152,17 @@ def test_what_was_begun_otherwise_is_not_gone_on_with(
     with pytest.raises(SetupError, match=f'begun with other values of .*{told}'):
         write(training(digits_root, tmp_path, **changes), whole, **options)
     assert contents(whole) == before
+
+
+def test_what_a_teacher_says_of_larger_images_is_stored(digits_root, tmp_path, whole):
+    config = training(digits_root, tmp_path, **{'model.teacher.scale': 2})
+    write(config, tmp_path / 'store', views=2)
+    usual, larger = Store(whole), Store(tmp_path / 'store')
+    assert larger.manifest.info.head == 'GFLHead at scale 2'
+    name = next(iter(usual.numbers))
+    one, other = (each.record(name, 0) for each in (usual, larger))
+    assert torch.equal(one['at'], other['at']) and torch.equal(one['mark'], other['mark'])
+    assert not torch.equal(one['box_logits'], other['box_logits'])
 
 
 def test_another_teacher_is_not_gone_on_with(digits_root, tmp_path, whole):
