@@ -12,6 +12,8 @@ from mmengine.config import Config
 
 from ..hosts.configs import leaf_datasets
 from ..hosts.loading import sha256
+from ..store.dataset import TEACHER as STORED
+from ..store.manifest import FILE as MANIFEST
 
 LOADERS = ('train_dataloader', 'val_dataloader')
 FILES = ('checkpoint', 'load_from')  # keys whose files a training begins with
@@ -105,6 +107,8 @@ def _data_marks(config: Config, part: str) -> Iterator[str]:
 def _named(value: Any, key: str = '') -> Iterator[Path]:
     """The local checkpoints that a config names, but for those of stages."""
     if isinstance(value, Mapping):
+        if str(value.get('type')).split('.')[-1] == STORED:
+            yield Path(value.get('path', ''), MANIFEST)
         for name, each in value.items():
             yield from _named(each, str(name))
     elif isinstance(value, list | tuple):

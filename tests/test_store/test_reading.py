@@ -13,6 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 
+from kd_dense.chain.fingerprint import fingerprint, is_whole
 from kd_dense.errors import SetupError
 from kd_dense.hosts import seeded_rng
 from kd_dense.store import StoredViews, read_from_store, with_stored_views
@@ -266,3 +267,16 @@ def test_a_store_may_be_of_wrapped_data_sets(digits_root, tmp_path, store):
     dataset.full_init()
     assert len(dataset) == 24 and dataset[13]['data_samples'].stored.what
     assert dataset.get_data_info(13)['img_id'] == dataset.get_data_info(1)['img_id']
+
+
+def test_a_chain_trains_anew_when_the_store_is_another(digits_root, tmp_path, store):
+    config = training(digits_root, tmp_path)
+    folder = shutil.copytree(store, tmp_path / 'store')
+    read_from_store(config, str(folder))
+    before = fingerprint(config, {})
+    assert fingerprint(config, {}) == before and is_whole(config)
+    said = json.loads((folder / 'manifest.json').read_text())
+    (folder / 'manifest.json').write_text(json.dumps(said | dict(seed=1)))
+    assert fingerprint(config, {}) != before
+    (folder / 'manifest.json').unlink()
+    assert not is_whole(config)
