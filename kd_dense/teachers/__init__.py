@@ -5,6 +5,7 @@ from .build import FROZEN, build_teachers, teacher_from
 from .ema import EMATeacher
 from .ensemble import Ensemble
 from .frozen import FrozenTeacher
+from .fusing import WeightedBoxesFusion
 from .gate import Gate
 from .live import LiveTeacher
 from .predicting import EnsembleModel
@@ -20,6 +21,7 @@ __all__ = [
     'LiveTeacher',
     'StoredTeacher',
     'Teacher',
+    'WeightedBoxesFusion',
     'build_teachers',
     'teacher_from',
 ]
