@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,6 +54,7 @@ class Job:
         folder: its work directory.
         rows: where its row is kept besides; None for nowhere.
         config: of the training, whole; the stages that it needs stand there in braces.
+        stores: where what teachers say is stored, for stages that ask for that.
         needs: the jobs that it needs, by name.
     """
 
@@ -60,6 +63,7 @@ class Job:
     folder: Path
     rows: Path | None
     config: Config
+    stores: Path = Path('stores')
     needs: dict[str, Job] = field(default_factory=dict)
 
     @property
@@ -84,6 +88,7 @@ class Job:
         """Of everything that the result depends on; see :func:`.fingerprint.fingerprint`."""
         needs = {name: job.fingerprint for name, job in self.needs.items()}
         besides = [*self.evaluates, *map(str, self.class_bias or ())]
+        besides += [f'stored={self.stored}'] if self.stored else []
         return fingerprint(self.config, needs, ' '.join(besides))
 
     @property
@@ -100,6 +105,23 @@ class Job:
     def class_bias(self) -> tuple[str, str | float] | None:
         """The class whose bias is shifted in what it tests, and the shift."""
         return next(iter(self.stage.about.get('class_bias', {}).items()), None)
+
+    @property
+    def stored(self) -> int:
+        """Views of each image whose answers of the teacher are stored; 0 where the teacher runs."""
+        return int(self.stage.about.get('stored', 0))
+
+    @property
+    def store(self) -> Path:
+        """Folder of the store, one for all jobs with the same models, losses and data."""
+        said = self.config.model.to_dict()
+        for loss in said.get('losses', {}).values():
+            loss.pop('weight', None)
+        told = dict(model=said, data=self.config.train_dataloader['dataset'], views=self.stored)
+        text = json.dumps(told, sort_keys=True, default=str)
+        teachers = {match[1] for match in PLACE.finditer(text)}
+        text += ''.join(self.needs[name].fingerprint for name in sorted(teachers))
+        return self.stores / hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def begun(self) -> bool:
