@@ -14,6 +14,8 @@ from typing import Any
 from mmengine.config import Config
 
 from ..hosts.checkpoints import checkpoints_of
+from ..hosts.configs import teachers_of
+from ..losses.build import build_losses
 from .fingerprint import fingerprint, is_whole
 from .notes import read_note, row_of
 
@@ -113,11 +115,19 @@ class Job:
 
     @property
     def store(self) -> Path:
-        """Folder of the store, one for all jobs with the same models, losses and data."""
-        said = self.config.model.to_dict()
-        for loss in said.get('losses', {}).values():
-            loss.pop('weight', None)
-        told = dict(model=said, data=self.config.train_dataloader['dataset'], views=self.stored)
+        """Folder of the store: one for all jobs of the same models and data that read the same."""
+        model = self.config.model
+        losses = build_losses(model.get('losses') or {}, list(teachers_of(model)), [])
+        counted = [each for each in losses.values() if each.weight]
+        read = {(name, each.looks_at) for each in counted for name in each.read_names()}
+        told = dict(
+            teachers=teachers_of(model),
+            student=model['student'],
+            labels=model.get('own_loss', True),
+            read=sorted(read),
+            data=self.config.train_dataloader['dataset'],
+            views=self.stored,
+        )
         text = json.dumps(told, sort_keys=True, default=str)
         teachers = {match[1] for match in PLACE.finditer(text)}
         text += ''.join(self.needs[name].fingerprint for name in sorted(teachers))
