@@ -12,7 +12,7 @@ from ..compose import compose
 from ..config_check import check_names
 from ..errors import SetupError
 from ..hosts import read_config_file, read_model_config
-from ..hosts.configs import is_distiller
+from ..hosts.configs import is_distiller, teachers_of
 from ..launch import override
 from ..own_data import use_data
 
@@ -53,6 +53,11 @@ def stage_config(about: Mapping[str, Any], others: Mapping[str, Mapping[str, Any
     if about.get('options'):
         override(config, dict(about['options']))
     check_names(config, about['config'])
+    if 'stored' in about and len(teachers := teachers_of(config.model)) != 1:
+        raise SetupError(
+            f'stored is for a stage with one teacher; found {", ".join(teachers) or "none"}. Leave '
+            'it out, and they run.'
+        )
     if 'steps' in about:
         stretch(config, about['steps'])
     return config

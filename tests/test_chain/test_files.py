@@ -50,6 +50,9 @@ WRONG = {
     stages(f'a=dict(config="{GFL}")', compare=f'a=dict(config="{GFL}")'): 'rename one',
     stages(f'**{{"a/b": dict(config="{GFL}")}}'): 'it is a folder too',
     stages(f'a=dict(config="{GFL}", steps=0)'): "stage 'a': steps is 0",
+    stages(f'a=dict(config="{LD}", stored=True)'): "stage 'a': stored is True; it is a number",
+    stages(f'a=dict(config="{LD}", stored=0)'): "stage 'a': stored is 0",
+    stages(f'a=dict(config="{GFL}", stored=1)'): 'with one teacher; found none',
     stages(f'a=dict(config="{GFL}", teacher="{{b}}")', f'b=dict(config="{GFL}")'): (
         'its config is no distillation. Name a `recipe`'
     ),
