@@ -15,6 +15,7 @@ from ..hosts import read_config_file, read_model_config
 from ..hosts.configs import is_distiller
 from ..launch import override
 from ..own_data import use_data
+from ..unlabelled import use_unlabelled
 
 # what of a schedule is counted in the steps of the training
 OF_SCHEDULERS = ('begin', 'end', 'T_max', 'step_size', 'total_steps', 'milestones')
@@ -52,6 +53,9 @@ def stage_config(about: Mapping[str, Any], others: Mapping[str, Mapping[str, Any
             _set_teacher(config, about['teacher'])
     if about.get('options'):
         override(config, dict(about['options']))
+    if 'unlabelled' in about:
+        said = about['unlabelled']
+        use_unlabelled(config, **(said if isinstance(said, Mapping) else dict(folder=said)))
     check_names(config, about['config'])
     if 'steps' in about:
         stretch(config, about['steps'])
@@ -185,6 +189,6 @@ def _model_of(source: Any, others: Mapping[str, Mapping[str, Any]]) -> Any:
     stage = others.get(str(source).strip('{}').split('.')[0])
     if stage is None:
         return source
-    left_out = {'teacher', 'recipe', 'options'} if 'recipe' in stage else {'teacher'}
+    left_out = {'teacher', 'unlabelled', *(('recipe', 'options') if 'recipe' in stage else ())}
     kept = {key: value for key, value in stage.items() if key not in left_out}
     return dict(read_model_config(stage_config(kept, others).to_dict(), 'teacher'))

@@ -19,6 +19,7 @@ from ..hosts.configs import teachers_of
 from ..launch import command_line, common_options, finish_config
 from ..losses.build import build_losses
 from ..training import train, training_options
+from ..unlabelled import use_unlabelled
 from . import command_to
 
 
@@ -63,6 +64,8 @@ def main() -> None:
             data=args.data,
             classes=args.classes,
         )
+        if args.unlabelled is not None:
+            use_unlabelled(config, args.unlabelled, args.unlabelled_ratio)
         name = f'{choice.name}_{Path(args.student.split("::")[-1]).stem}'
         finish_config(config, args, name)
         check_loops(config, 'train', 'val')
