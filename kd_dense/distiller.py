@@ -31,7 +31,7 @@ from .registry import MODELS
 from .sights import Sights
 from .teachers import LiveTeacher, Teacher, build_teachers
 from .unlabelled import check_unlabelled, parted
-from .unlabelled.check import SUFFIX, check_all_labelled, check_something_learns
+from .unlabelled.check import SUFFIX, check_all_labelled, tell_who_learns
 from .views import Batch, NotAnnotated, View, view_class
 
 
@@ -306,7 +306,8 @@ class Distiller(BaseModel):
         candidates = [loss for name, loss in self.losses.items() if name not in self.need_labels]
         with unlabelled.counted(), record_function('kd_dense/unlabelled'):
             found = self._of_unlabelled(unlabelled.batch, candidates)
-        check_something_learns(list(self.losses), self.need_labels)
+        if asking := {each.name for each in candidates} & self.need_labels:
+            tell_who_learns([n for n, each in self.losses.items() if each.weight], asking)
         for name, loss in self.losses.items():
             if name not in self.need_labels:
                 value = found.get(name, self._nothing(loss, batch.images))

@@ -209,10 +209,20 @@ def test_marked_images_without_a_weight_are_refused():
         run(build(distiller()), raw('GFL', (True, False)))
 
 
-def test_losses_that_all_need_labels_are_refused():
-    model = build(distiller(losses=dict(ld=LD), unlabelled_weight=1.0))
-    with pytest.raises(SetupError, match='teach nothing here: ld asks for what annotations tell'):
+@pytest.mark.parametrize('off', [{}, dict(pkd=dict(PKD, weight=0.0))])
+def test_losses_that_all_need_labels_are_refused(off):
+    model = build(distiller(losses=dict(ld=LD, **off), unlabelled_weight=1.0))
+    with pytest.raises(SetupError, match='teach nothing here: `ld` asks for what annotations tell'):
         run(model, raw('GFL', (True, False)))
+
+
+def test_a_loss_that_a_schedule_turns_on_later_is_waited_for():
+    model = build(distiller(losses=BOTH, unlabelled_weight=1.0))
+    data = raw('GFL', (True, False))
+    model.losses['pkd'].factor = 0.0
+    assert run(model, data)['loss_kd_pkd_unlabelled'] == 0
+    model.losses['pkd'].factor = 1.0
+    assert run(model, data)['loss_kd_pkd_unlabelled'] > 0
 
 
 # -- two ranks -----------------------------------------------------------------------------------

@@ -64,10 +64,10 @@ def main() -> None:
             data=args.data,
             classes=args.classes,
         )
-        if args.unlabelled is not None:
-            use_unlabelled(config, args.unlabelled, args.unlabelled_ratio)
         name = f'{choice.name}_{Path(args.student.split("::")[-1]).stem}'
         finish_config(config, args, name)
+        if args.unlabelled is not None:
+            use_unlabelled(config, args.unlabelled, args.unlabelled_ratio)
         check_loops(config, 'train', 'val')
         with isolated_rng():  # as the overrides have left them
             build_losses(config.model.get('losses') or {}, list(teachers_of(config.model)))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from mmengine.logging import print_log
+
+from ..building import listed
 from ..errors import SetupError
 from ..losses.base import DistillationLoss
 from ..teachers import Teacher
@@ -78,20 +81,23 @@ def check_all_labelled(batch: Batch) -> None:
         )
 
 
-def check_something_learns(losses: Sequence[str], need_labels: set[str]) -> None:
-    """Check that some loss does without labels.
+def tell_who_learns(counting: Sequence[str], asking: Collection[str]) -> None:
+    """Log which losses images without labels teach by.
 
     Args:
-        losses: names of all.
-        need_labels: names of those that have asked for annotations.
+        counting: names of the losses that have a weight.
+        asking: names of those that have asked for annotations.
 
     Raises:
-        SetupError: none does.
+        SetupError: all of them have.
     """
-    if set(losses) <= need_labels:
+    asked = f'{listed(sorted(asking))} {"asks" if len(asking) == 1 else "ask"}'
+    without = [name for name in counting if name not in asking]
+    if not without:
         raise SetupError(
-            f'Images without labels teach nothing here: {", ".join(sorted(need_labels))} '
-            f'{"asks" if len(need_labels) == 1 else "ask"} for what annotations tell. Take or add '
-            'a loss that does not, such as those of the recipes pkd, cwd and hint, or leave the '
-            'images without labels out.'
+            f'Images without labels teach nothing here: {asked} for what annotations tell. Take '
+            'or add a loss that does not, such as those of the recipes pkd, cwd and hint, or leave '
+            'the images without labels out.'
         )
+    text = f'Images without labels teach by {listed(without)}; {asked} for annotations.'
+    print_log(text, 'current')
