@@ -14,11 +14,13 @@ from mmengine.runner import Runner
 from kd_dense import MODELS, Distiller
 from kd_dense.check.findings import Section
 from kd_dense.check.first_batch import examine_batch
+from kd_dense.compose import read_recipe, recipes
 from kd_dense.errors import SetupError
 from kd_dense.hooks.loss_balance import measure_distiller
 from kd_dense.hosts.configs import plain_student
 from kd_dense.unlabelled import MARK, WithUnlabelled, use_unlabelled
 from kd_dense.unlabelled.dataset import without_annotations
+from kd_dense.views import Batch
 from tests.helpers import segmentation, two_stage
 from tests.helpers.models import distiller, gfl, gradients, raw_batch
 from tests.helpers.processes import in_ranks
@@ -184,6 +186,39 @@ def test_the_balance_of_losses_counts_both_kinds():
     measured = measure_distiller(model, data)
     expected = sum(float(found[n].detach()) for n in ('loss_kd_pkd', 'loss_kd_pkd_unlabelled'))
     assert measured['pkd'].value == pytest.approx(expected, rel=1e-5)
+
+
+# -- recipes -------------------------------------------------------------------------------------
+
+PAIRS = dict(
+    gfl=(distiller, raw_batch),
+    rcnn=(two_stage.distiller, raw_batch),
+    seg=(segmentation.distiller, segmentation.raw_batch),
+)
+WITHOUT = {  # as docs/methods.md has it: the losses of a recipe that do without labels
+    'gfl': dict(pkd={'pkd'}, hint={'hint'}, mgd={'mgd'}, cwd_features={'cwd'}, ld=set(),
+                bckd=set(), crosskd=set(), fgd=set(), dist_one_stage=set(), merit_one_stage=set()),
+    'rcnn': dict(chen2017={'hint'}, dkd=set(), dist_two_stage=set(), merit_two_stage=set()),
+    'seg': dict(cwd={'cwd'}, dist={'dist'}, merit=set(), structured={'pixel', 'pair'}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('host', PAIRS)
+def test_which_losses_of_the_recipes_do_without_labels(host):
+    make, batch = PAIRS[host]
+    for name, expected in WITHOUT[host].items():
+        losses = read_recipe(recipes()[name]).losses.to_dict()
+        for loss in losses.values():
+            loss['weight'] = loss.get('weight') or 1.0
+        model = MODELS.build(make(losses=losses)).train()
+        for loss in model.losses.values():
+            loss.has_optimizer = loss.own_module() is not None
+        data = model.data_preprocessor(batch(), True)
+        model.load_teacher()
+        alone = Batch(data['inputs'], data['data_samples'])
+        found = model._of_unlabelled(alone, model.losses.values())
+        assert set(found) == expected, name
+        assert set(found) | model.need_labels == set(losses), name
 
 
 # -- what is refused -----------------------------------------------------------------------------
@@ -405,3 +440,25 @@ def test_a_check_tells_how_many_have_no_labels():
     told = {line.item: line.cells for line in section.lines}
     assert told['without labels'] == ('1 of the images',)
     assert told['objects'][0].startswith('7 of')
+
+
+def test_epochs_of_a_real_training_go_round_the_labelled_images(digits_root, tmp_path, monkeypatch):
+    config = detection(digits_root, tmp_path)
+    config.train_dataloader.sampler = dict(type='DefaultSampler', shuffle=True)
+    config.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=3)
+    config.default_hooks.checkpoint = dict(type='CheckpointHook', interval=2)
+    drawn, show = [], WithUnlabelled.__getitem__
+
+    def noting(self, index):
+        drawn.append(index)
+        return show(self, index)
+
+    monkeypatch.setattr(WithUnlabelled, '__getitem__', noting)
+    runner = Runner.from_cfg(config)
+    runner.train()
+    assert runner.iter == 4  # of two labelled images each
+    labelled = [index for index in drawn if index < 4]
+    assert len(drawn) == 16
+    assert sorted(labelled[:4]) == sorted(labelled[4:]) == [0, 1, 2, 3]
+    values = runner.message_hub.log_scalars['train/loss_kd_pkd_unlabelled'].data[0]
+    assert len(values) == 4 and all(0 < value < 10 for value in values)
