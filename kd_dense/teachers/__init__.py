@@ -4,6 +4,7 @@ from .base import Teacher
 from .build import FROZEN, build_teachers, teacher_from
 from .ema import EMATeacher
 from .ensemble import Ensemble
+from .features import FeatureTeacher
 from .frozen import FrozenTeacher
 from .gate import Gate
 from .live import LiveTeacher
@@ -15,6 +16,7 @@ __all__ = [
     'EMATeacher',
     'Ensemble',
     'EnsembleModel',
+    'FeatureTeacher',
     'FrozenTeacher',
     'Gate',
     'LiveTeacher',
