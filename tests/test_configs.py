@@ -37,6 +37,9 @@ def read(name: str) -> Config:
     if is_distiller(config):
         models = [config.model.student]
         teacher = config.model.get('teacher') or {}
+        if 'weights' in teacher:
+            teacher.pop('weights')
+            teacher.untrained = True
         if 'checkpoint' in teacher:
             teacher.config = read_model_config(teacher.config, 'teacher')
             teacher.pop('checkpoint')
