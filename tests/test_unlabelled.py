@@ -12,6 +12,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 
 from kd_dense import MODELS, Distiller
+from kd_dense.chain.fingerprint import fingerprint, is_whole
 from kd_dense.check.findings import Section
 from kd_dense.check.first_batch import examine_batch
 from kd_dense.compose import read_recipe, recipes
@@ -462,3 +463,23 @@ def test_epochs_of_a_real_training_go_round_the_labelled_images(digits_root, tmp
     assert sorted(labelled[:4]) == sorted(labelled[4:]) == [0, 1, 2, 3]
     values = runner.message_hub.log_scalars['train/loss_kd_pkd_unlabelled'].data[0]
     assert len(values) == 4 and all(0 < value < 10 for value in values)
+
+
+def test_a_fingerprint_tells_which_images_and_which_weights_of_a_teacher(digits_root, tmp_path):
+    folder, weights = tmp_path / 'more', tmp_path / 'w.pth'
+    folder.mkdir()
+    cv2.imwrite(str(folder / 'a.png'), np.zeros((8, 8, 3), np.uint8))
+    weights.write_bytes(b'1')
+    config = detection(digits_root, tmp_path, str(folder))
+    config.model.teacher = dict(type='kd_dense.FeatureTeacher', model={}, weights=str(weights))
+    found = [fingerprint(config, {})]
+    assert is_whole(config)
+    weights.write_bytes(b'2')
+    found.append(fingerprint(config, {}))
+    cv2.imwrite(str(folder / 'b.png'), np.zeros((8, 8, 3), np.uint8))
+    found += [fingerprint(config, {})] * 2
+    assert len(set(found)) == 3
+    config.model.teacher.weights = 'own'
+    assert is_whole(config)
+    config.model.teacher.weights = 'gone.pth'
+    assert not is_whole(config)
