@@ -60,6 +60,7 @@ setup(
         'pillow',
         'pycocotools',
         'rich',
+        'safetensors',
         'tqdm',
     ],
     extras_require={

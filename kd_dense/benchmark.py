@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import pseudo_collate
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
@@ -18,12 +20,16 @@ from .compose import recipes
 from .hosts import build_model, read_model_config
 from .measure import peak_memory, training_step
 from .registry import MODELS
+from .store import Store
+from .store.dataset import FromStore, SeededPipeline
+from .store.write import Writer, what_to_keep
 
 BOXES_PER_IMAGE = 7
 PROPOSALS_PER_IMAGE = 512
 LD_DETECTOR = 'mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py'
 PLAIN, TEACHER, CRITIC = 'student step, plain', 'teacher forward, plain', 'critic step, plain'
 OURS = ('our step, all, float32', 'our step, all, bfloat16')
+STORED = 'stored'  # at the end of the names of steps whose teacher is
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,14 @@ class Pair:
         teacher, student: their configs; the student's with a ResNet18.
         recipe: whose losses are ours.
         subjects: what to time.
+        parts: names of losses of recipes, by the word that stands for them in a subject's name.
     """
 
     teacher: str
     student: str
     recipe: str
     subjects: tuple[str, ...] = (PLAIN, TEACHER, *OURS)
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def floor(self) -> list[str]:
@@ -61,7 +69,9 @@ PAIRS = {
             'our step, main, float32',
             'our step, main, bfloat16',
             *OURS,
+            'our step, all, stored',
         ),
+        parts=dict(main=('ld.ld',)),
     ),
     'faster_rcnn': Pair(
         'mmdet::faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py',
@@ -72,7 +82,16 @@ PAIRS = {
         'mmseg::pspnet/pspnet_r101-d8_4xb2-80k_cityscapes-512x1024.py',
         'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py',
         'structured',
-        subjects=(PLAIN, TEACHER, CRITIC, *OURS),
+        # what the pair-wise loss compares, 512 channels of each position, is too much to store
+        subjects=(
+            PLAIN,
+            TEACHER,
+            CRITIC,
+            *OURS,
+            'our step, logits, float32',
+            'our step, logits, stored',
+        ),
+        parts=dict(logits=('structured.pixel', 'cwd.cwd')),
     ),
 }
 
@@ -85,10 +104,15 @@ class Subjects:
         images: images of a step.
         size: of the images in pixels.
         device: where to run.
+        store: folder for the store of a subject whose teacher is stored; it is written there by
+            :meth:`write_store`.
     """
 
-    def __init__(self, pair: str, images: int, size: int, device: str) -> None:
+    def __init__(
+        self, pair: str, images: int, size: int, device: str, store: str | None = None
+    ) -> None:
         self.pair = PAIRS[pair]
+        self.store = store
         self.size = size
         self.device = device
         self.segmentation = self.pair.student.startswith('mmseg::')
@@ -106,8 +130,7 @@ class Subjects:
         elif name == "mmdet's LD step":
             model = self.mmdet_ld()
         else:
-            dtype = 'bfloat16' if 'bfloat16' in name else 'float32'
-            model = MODELS.build(self.our_config(dtype, 'ld' if 'main' in name else None))
+            model = MODELS.build(self.our_config(name))
         model.to(self.device)
         if hasattr(model, 'load_teacher'):
             model.load_teacher()
@@ -115,6 +138,8 @@ class Subjects:
         optimizer = self.optimizer(model)
         if name == CRITIC:
             return critic_step(model, optimizer, self.data)
+        if name.endswith(STORED):
+            return partial(stored_step, model, optimizer, self.stored_views())
         return partial(training_step, model, optimizer, self.data)
 
     def model_config(self, name: str) -> ConfigDict:
@@ -135,17 +160,55 @@ class Subjects:
             config.neck.in_channels = [64, 128, 256, 512]
         return config
 
-    def our_config(self, dtype: str, only: str | None = None) -> dict:
-        """A distiller with the losses of the pair's recipe, or with one of them."""
-        losses = Config.fromfile(recipes()[self.pair.recipe]).losses.to_dict()
-        losses = {name: loss for name, loss in losses.items() if loss.get('weight') != 0}
-        teacher = self.model_config(self.pair.teacher)
+    def our_config(self, name: str) -> dict:
+        """A distiller with all losses of the pair's recipe, or with those that a name stands for.
+
+        Args:
+            name: of the subject: ``'our step, LOSSES, TEACHER'``.
+        """
+        _, which, how = name.split(', ')
+        if which == 'all':
+            found = Config.fromfile(recipes()[self.pair.recipe]).losses.to_dict()
+            losses = {name: loss for name, loss in found.items() if loss.get('weight') != 0}
+        else:
+            names = [each.split('.') for each in self.pair.parts[which]]
+            losses = {
+                loss: Config.fromfile(recipes()[recipe]).losses[loss].to_dict()
+                for recipe, loss in names
+            }
+        if how == STORED:
+            teacher = dict(type='kd_dense.StoredTeacher', path=self.store)
+        else:
+            network = self.model_config(self.pair.teacher)
+            teacher = dict(config=network, dtype=how, untrained=True)
         return dict(
             type='kd_dense.Distiller',
             student=self.student_config(),
-            teacher=dict(config=teacher, dtype=dtype, untrained=True),
-            losses={name: loss for name, loss in losses.items() if only in (None, name)},
+            teacher=teacher,
+            losses=losses,
         )
+
+    def write_store(self, name: str) -> None:
+        """Write a store of the images, with what a subject reads.
+
+        Args:
+            name: of a subject whose teacher is stored.
+        """
+        torch.manual_seed(0)
+        live = name.removesuffix(STORED) + 'float32'
+        distiller = MODELS.build(self.our_config(live)).to(self.device)
+        distiller.load_teacher()
+        kept = what_to_keep(distiller.teacher, dict(distiller.losses.items()))
+        quiet: Callable[[str], None] = lambda _: None  # noqa: E731
+        writer = Writer(distiller, distiller.teacher, kept, Path(str(self.store)), say=quiet)
+        writer.write(writer.prepare(NoiseSet(self.data), {}, views=1, seed=0))
+
+    def stored_views(self) -> Callable[[], dict]:
+        """What a data loader's worker does for a step: the images, with what the store holds."""
+        dataset, store = NoiseSet(self.data), Store(str(self.store))
+        read = FromStore(SeededPipeline.of(dataset, seed=0), store)
+        infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+        return lambda: pseudo_collate([read(info) for info in infos])
 
     def mmdet_ld(self) -> nn.Module:
         """mmdet's own LD detector on the same pair (its teacher builds itself, from a config)."""
@@ -168,12 +231,46 @@ class Subjects:
         return build_optim_wrapper(model, config)
 
 
+class NoiseSet:
+    """A data set of the images of a benchmark, whose pipeline has nothing to do.
+
+    Args:
+        data: images and samples, as a data loader gives them.
+    """
+
+    data_root = ''
+
+    def __init__(self, data: dict) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data['inputs'])
+
+    def get_data_info(self, index: int) -> dict[str, Any]:
+        """Name and number of an image."""
+        return dict(img_path=f'{index}.png', index=index)
+
+    def pipeline(self, info: dict[str, Any]) -> dict[str, Any]:
+        """An image with its sample."""
+        index = info['index']
+        sample = copy.deepcopy(self.data['data_samples'][index])
+        return dict(inputs=self.data['inputs'][index], data_samples=sample)
+
+
+def stored_step(model: nn.Module, optimizer: OptimWrapper, views: Callable[[], dict]) -> None:
+    """A training step whose images are read with what the teacher said of them.
+
+    In a training the workers of the data loader read meanwhile.
+    """
+    training_step(model, optimizer, views())
+
+
 def peak_of(name: str, *given: Any) -> float:
     """Peak memory in MiB of three runs of a subject, in a fresh process; see :class:`Subjects`."""
     run = Subjects(*given).make(name)
     for _ in range(3):
         run()
-    return peak_memory(given[-1].startswith('cuda'))
+    return peak_memory(given[3].startswith('cuda'))
 
 
 def noise_images(images: int, size: int) -> list[Tensor]:

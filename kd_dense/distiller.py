@@ -350,6 +350,8 @@ class Distiller(BaseModel):
     ) -> dict[str, Tensor]:
         """The weighted losses by name, of those that the student learns by and need no annotation.
 
+        Teachers that know the training set alone are not asked.
+
         Own losses do not run, and so nothing of what other models compute in theirs is looked at.
 
         Args:
@@ -364,14 +366,16 @@ class Distiller(BaseModel):
         of_training = precision(batch.images.device.type)
         student = self._view(self.student, batch, of_training)
         student.annotated = False
-        sights = Sights(self.live, self.teachers, losses)
+        everywhere = {n: each for n, each in self.teachers.items() if not each.of_training_set}
+        learned = [each for each in losses if each.teacher_name in everywhere]
+        sights = Sights(self.live, everywhere, learned)
         sights.look(batch, student)
         student.precompute({read for loss in sights.losses for read in loss.read_names()})
         self.live[STUDENT].trained_by(student, of_training)
         values = {}
         with torch.autocast(batch.images.device.type, enabled=False):
             for loss in sights.losses:
-                teacher = self.teachers.get(loss.teacher_name)
+                teacher = everywhere.get(loss.teacher_name)
                 if teacher is not None and not teacher.of_this_step:
                     try:
                         values[loss.name] = loss(*sights.of(loss)) * loss.scale

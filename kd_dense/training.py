@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+from torch.distributed import is_initialized
 
 from .check import before_training
 from .config_check import check_loops
@@ -22,9 +23,11 @@ from .hosts.annotations import examine_annotations
 from .hosts.checkpoints import checkpoints_of
 from .hosts.configs import check_data, is_distiller, with_readable_floats
 from .hosts.loading import is_whole
-from .launch import scale_learning_rate, use_mixed_precision
+from .launch import at_least, scale_learning_rate, use_mixed_precision
 from .record import recorded
 from .store import read_from_store, with_stored_views
+from .store.kept import DTYPES
+from .store.write import write_store
 
 # what launchers call the rank; torch knows it later
 RANKS = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
@@ -60,6 +63,15 @@ def training_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         help='how many of these a batch gets beside each labelled image; 1',
+    )
+    parser.add_argument(
+        '--store-views',
+        type=at_least(1),
+        metavar='K',
+        help='write that store first, where it is not there, of so many views of each image',
+    )
+    parser.add_argument(
+        '--store-dtype', choices=DTYPES, default='float16', help='of its numbers, %(default)s'
     )
     parser.add_argument(
         '--no-check', action='store_true', help='train even where a check finds something wrong'
@@ -148,7 +160,9 @@ def train(config: Config, args: argparse.Namespace, name: str) -> None:
     if args.auto_scale_lr:
         scale_learning_rate(config)
     if args.stored is not None:
-        read_from_store(config, args.stored)
+        _use_store(config, args)
+    elif args.store_views is not None:
+        raise SetupError('--store-views is for a store, which --stored names.')
     said: list[str] = []
     if args.resume is not None:
         config.load_from = args.resume
@@ -159,6 +173,22 @@ def train(config: Config, args: argparse.Namespace, name: str) -> None:
     check_data(config, ('train_dataloader', 'val_dataloader'))
     with locked(config.work_dir, config.get('launcher', 'none')):
         _train(config, args, name, said)
+
+
+def _use_store(config: Config, args: argparse.Namespace) -> None:
+    """Let the teacher be read from a store, which is written first where that is asked for."""
+    if args.store_views is not None:
+        check_data(config, ('train_dataloader',))
+        folder = Path(args.stored)
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_initialized():  # heads would wait for ranks that look at other pictures
+            raise SetupError(
+                '--store-views writes in one process. Write the store before: kd-dense '
+                f'store-teacher CONFIG --to {folder}'
+            )
+        with FileLock(folder / '.lock'):  # of several trainings by one store the first one writes
+            write_store(config, folder, views=args.store_views, dtype=args.store_dtype)
+    read_from_store(config, args.stored)
 
 
 def _train(config: Config, args: argparse.Namespace, name: str, said: list[str]) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from kd_dense import MODELS
 from kd_dense.hosts import build_model, read_model_config
-from kd_dense.hosts.configs import is_distiller, plain_student
+from kd_dense.hosts.configs import is_distiller, plain_student, teachers_of
 from tests.helpers import segmentation
 
 ROOT = Path(__file__).parents[1]
@@ -36,11 +36,12 @@ def read(name: str) -> Config:
     config.load_from = None  # a stage before
     if is_distiller(config):
         models = [config.model.student]
-        teacher = config.model.get('teacher') or {}
-        if 'weights' in teacher:
-            teacher.pop('weights')
-            teacher.untrained = True
-        if 'checkpoint' in teacher:
+        for teacher in teachers_of(config.model).values():
+            if 'weights' in teacher:
+                teacher.pop('weights')
+                teacher.untrained = True
+            if 'checkpoint' not in teacher:
+                continue
             teacher.config = read_model_config(teacher.config, 'teacher')
             teacher.pop('checkpoint')
             teacher.untrained = True
@@ -53,6 +54,16 @@ def read(name: str) -> Config:
         if model.data_preprocessor.get('size'):  # what segmentors pad to
             model.data_preprocessor.size = (64, 64)
     return config
+
+
+def know_classes(model: nn.Module, name: str) -> None:
+    """Tell teachers of other classes theirs, as checkpoints do, and those of the training set."""
+    shipped = Config.fromfile(FOLDER / name)
+    for key, teacher in model.teachers.items():
+        if teacher.maps_classes:
+            theirs = Config.fromfile(shipped.model.teachers[key].config).val_dataloader
+            teacher.classes = theirs.dataset.metainfo.classes
+            teacher.know_classes(shipped.train_dataloader.dataset.metainfo.classes)
 
 
 def batch_for(model: nn.Module) -> dict:
@@ -90,6 +101,7 @@ def test_config_builds_and_steps(name):
         model = MODELS.build(config.model) if distills else build_model(config.model)
     if distills:
         model.load_teacher()
+        know_classes(model, name)
     build_optim_wrapper(model, config.optim_wrapper)
     data = batch_for(model.student if distills else model)
     out = model.train()(**model.data_preprocessor(data, True), mode='loss')
@@ -107,11 +119,10 @@ def test_config_tells_what_to_run_and_expects_its_own_work_dir(name):
     assert f'configs/{name}' in text.split('_base_')[0], 'the first lines hold the command'
     config = Config.fromfile(FOLDER / name)
     assert config.get('data_help')
-    teacher = config.model.get('teacher') or {}
-    if 'checkpoint' in teacher:  # a finished one
-        checkpoint = str(teacher.checkpoint)
+    for found in teachers_of(config.model).values():
+        checkpoint = str(found.get('checkpoint', '://'))  # of a finished one
         if '://' not in checkpoint:  # made by our own teacher config, in its default work dir
-            teacher = Path(config.model.teacher.config)
+            teacher = Path(found.config)
             assert Path(checkpoint).parent == Path('work_dirs') / teacher.stem
             by_epoch = Config.fromfile(teacher).train_cfg.get('max_epochs')
             steps = Config.fromfile(teacher).train_cfg.get('max_iters')

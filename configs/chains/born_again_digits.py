@@ -11,6 +11,7 @@ _alone = 'configs/digits/gfl_r18-quarter_digits.py'
 _taught = dict(
     config='configs/digits/ld_gfl_r18-quarter_digits.py',
     options=dict(custom_hooks=[dict(type='kd_dense.StudentCheckpointHook')]),
+    stored=1,
     minutes=3,
 )
 stages = dict(
@@ -28,6 +29,7 @@ stages = dict(
         config=_alone,
         recipe='ld',
         teacher=dict(type='kd_dense.Ensemble', members=dict(a='{gen1}', b='{gen2}', c='{gen3}')),
+        stored=1,
         seed=4,
         minutes=4,
     ),

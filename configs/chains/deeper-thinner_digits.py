@@ -9,7 +9,7 @@ prepare = ['kd-dense make-digits data/digits']
 environment = dict(DIGITS_ROOT='data/digits')
 _thin = 'configs/digits/gfl_r34-eighth_digits.py'
 _taught = dict(student=_thin, teacher='{teacher}')
-_soft = dict(config='configs/digits/fitnets-soft_gfl_r18-quarter_digits.py', **_taught)
+_soft = dict(config='configs/digits/fitnets-soft_gfl_r18-quarter_digits.py', stored=1, **_taught)
 stages = dict(
     teacher=dict(config='configs/digits/gfl_r18-half_digits.py', once=True, minutes=6),
     hint=dict(

@@ -13,7 +13,9 @@ _hooks = [
         schedules=dict(soft=dict(kind='linear', end=800, start_factor=1.0, end_factor=0.25)),
     ),
 ]
-_soft = dict(config='configs/digits/fitnets-soft_gfl_r18-quarter_digits.py', teacher='{teacher}')
+_soft = dict(
+    config='configs/digits/fitnets-soft_gfl_r18-quarter_digits.py', teacher='{teacher}', stored=1
+)
 _hint = dict(type='kd_dense.FeatureImitation', region='all', weight=1)
 stages = dict(
     teacher=dict(config='configs/digits/gfl_r18-half_digits.py', once=True, minutes=6),

@@ -19,6 +19,7 @@ stages.update({
         config='configs/digits/pixel_pspnet_r18-quarter_digits-seg.py',
         student=_small,
         teacher='{teacher}',
+        stored=1,
         options={
             'custom_hooks': [
                 dict(type='kd_dense.StudentCheckpointHook'),

@@ -17,6 +17,7 @@ stages.update({
         config='configs/digits/ld_gfl_r18-quarter_digits.py',
         student=_small,
         teacher='{teacher}',
+        stored=1,
         options={
             'custom_hooks': [dict(type='kd_dense.StudentCheckpointHook')],
             'model.own_weight': round(1 - a, 1),

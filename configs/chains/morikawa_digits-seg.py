@@ -17,13 +17,13 @@ prepare = [
 environment = dict(DIGITS_SEG_ROOT='data/digits_seg')
 _eighth = 'configs/digits/pspnet_r18-eighth_digits-seg.py'
 _hint = dict(config='configs/digits/fitnets-hint_pspnet_r18-quarter_digits-seg.py', minutes=1)
-_soft = dict(
-    config='configs/digits/fitnets-soft_pspnet_r18-quarter_digits-seg.py'
-)  # fades from 4/9 to 1/9, T = 3
+_soft = dict(  # fades from 4/9 to 1/9, T = 3
+    config='configs/digits/fitnets-soft_pspnet_r18-quarter_digits-seg.py', stored=1
+)
 _whole = dict(_soft, options=dict(load_from=None), steps=800, minutes=3)
 _late = dict(_soft, minutes=2)
 _small = dict(student=_eighth)
-_merit = dict(config=_eighth, recipe='merit', minutes=3)
+_merit = dict(config=_eighth, recipe='merit', stored=1, minutes=3)
 _delta = {'options': {'model.losses.merit.kind': 'delta'}}
 _hard = {'options': {'model.losses.merit.kind': 'hard'}}
 _teacher = dict(config='configs/digits/pspnet_r18-half_digits-seg.py', once=True, minutes=6)

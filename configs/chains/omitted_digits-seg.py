@@ -22,6 +22,7 @@ _labels = 'configs/digits/pspnet_r18-quarter_digits-seg-without-three.py'
 _taught = dict(
     config='configs/digits/soft_pspnet_r18-quarter_digits-seg-without-three.py',
     teacher='{teacher}',
+    stored=1,
 )
 _each_class = dict(
     custom_imports=dict(imports=['kd_dense.hooks'], allow_failed_imports=False),

@@ -20,7 +20,9 @@ metrics = {
 }
 _labels = 'configs/digits/gfl_r18-quarter_digits-without-three.py'
 _taught = dict(
-    config='configs/digits/soft-ld_gfl_r18-quarter_digits-without-three.py', teacher='{teacher}'
+    config='configs/digits/soft-ld_gfl_r18-quarter_digits-without-three.py',
+    teacher='{teacher}',
+    stored=1,
 )
 _each_class = {
     'custom_imports': dict(imports=['kd_dense.hooks'], allow_failed_imports=False),

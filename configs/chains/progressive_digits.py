@@ -10,7 +10,7 @@ prepare = ['kd-dense make-digits data/digits']
 environment = dict(DIGITS_ROOT='data/digits')
 _small = 'configs/digits/gfl_r18-eighth_digits.py'
 _hooks = dict(custom_hooks=[dict(type='kd_dense.StudentCheckpointHook')])
-_taught = dict(config='configs/digits/ld_gfl_r18-quarter_digits.py', student=_small)
+_taught = dict(config='configs/digits/ld_gfl_r18-quarter_digits.py', student=_small, stored=1)
 stages = dict(
     teacher=dict(config='configs/digits/gfl_r18-half_digits.py', once=True, minutes=6),
     weak=dict(config='configs/digits/gfl_r18-quarter_digits.py', minutes=2, title='weaker teacher'),

@@ -12,6 +12,8 @@ from mmengine.config import Config
 
 from ..hosts.configs import leaf_datasets
 from ..hosts.loading import sha256
+from ..store.dataset import TEACHER as STORED
+from ..store.manifest import FILE as MANIFEST
 
 LOADERS = ('train_dataloader', 'val_dataloader')
 FILES = ('checkpoint', 'load_from', 'weights', 'file')  # keys whose files a training begins with
@@ -113,11 +115,18 @@ def _listed(root: Path, folders: Iterable[Path]) -> str:
 def _named(value: Any, key: str = '') -> Iterator[Path]:
     """The local checkpoints that a config names, but for those of stages."""
     if isinstance(value, Mapping):
+        if str(value.get('type')).split('.')[-1] == STORED:
+            yield Path(value.get('path', ''), MANIFEST)
         for name, each in value.items():
             yield from _named(each, str(name))
     elif isinstance(value, list | tuple):
         for each in value:
             yield from _named(each, key)
-    elif key in FILES and isinstance(value, str) and '://' not in value and '{' not in value:
-        if Path(value).suffix:  # else it is a word, such as `weights='own'`
-            yield Path(value)
+    elif key in FILES and _is_path(value):
+        yield Path(value)
+
+
+def _is_path(value: Any) -> bool:
+    """Whether a value names a file: no address, no stage, no word such as ``weights='own'``."""
+    text = value if isinstance(value, str) else ''
+    return '://' not in text and '{' not in text and bool(Path(text).suffix)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +14,8 @@ from typing import Any
 from mmengine.config import Config
 
 from ..hosts.checkpoints import checkpoints_of
+from ..hosts.configs import teachers_of
+from ..losses.build import build_losses
 from .fingerprint import fingerprint, is_whole
 from .notes import read_note, row_of
 
@@ -52,6 +56,7 @@ class Job:
         folder: its work directory.
         rows: where its row is kept besides; None for nowhere.
         config: of the training, whole; the stages that it needs stand there in braces.
+        stores: where what teachers say is stored, for stages that ask for that.
         needs: the jobs that it needs, by name.
     """
 
@@ -60,6 +65,7 @@ class Job:
     folder: Path
     rows: Path | None
     config: Config
+    stores: Path = Path('stores')
     needs: dict[str, Job] = field(default_factory=dict)
 
     @property
@@ -84,6 +90,7 @@ class Job:
         """Of everything that the result depends on; see :func:`.fingerprint.fingerprint`."""
         needs = {name: job.fingerprint for name, job in self.needs.items()}
         besides = [*self.evaluates, *map(str, self.class_bias or ())]
+        besides += [f'stored={self.stored}'] if self.stored else []
         return fingerprint(self.config, needs, ' '.join(besides))
 
     @property
@@ -100,6 +107,31 @@ class Job:
     def class_bias(self) -> tuple[str, str | float] | None:
         """The class whose bias is shifted in what it tests, and the shift."""
         return next(iter(self.stage.about.get('class_bias', {}).items()), None)
+
+    @property
+    def stored(self) -> int:
+        """Views of each image whose answers of the teacher are stored; 0 where the teacher runs."""
+        return int(self.stage.about.get('stored', 0))
+
+    @property
+    def store(self) -> Path:
+        """Folder of the store: one for all jobs of the same models and data that read the same."""
+        model = self.config.model
+        losses = build_losses(model.get('losses') or {}, list(teachers_of(model)), [])
+        counted = [each for each in losses.values() if each.weight]
+        read = {(name, each.looks_at) for each in counted for name in each.read_names()}
+        told = dict(
+            teachers=teachers_of(model),
+            student=model['student'],
+            labels=model.get('own_loss', True),
+            read=sorted(read),
+            data=self.config.train_dataloader['dataset'],
+            views=self.stored,
+        )
+        text = json.dumps(told, sort_keys=True, default=str)
+        teachers = {match[1] for match in PLACE.finditer(text)}
+        text += ''.join(self.needs[name].fingerprint for name in sorted(teachers))
+        return self.stores / hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def begun(self) -> bool:

@@ -42,6 +42,7 @@ STAGE_KEYS = {
     'data': "folder of your own data",
     'classes': 'names of the classes in `data`, where it does not tell them',
     'unlabelled': "folder of images without labels, or 'rest'; or a dict(folder=..., ratio=...)",
+    'stored': 'views of each training image; what the teacher says of them is stored first',
     'minutes': 'that it usually takes, for the estimate',
 }  # fmt: skip
 NAME = re.compile(r'[A-Za-z_][\w-]*')
@@ -138,6 +139,8 @@ def _stages(path: Path, said: Mapping[str, Any]) -> Iterator[tuple[str, Stage]]:
         check_keys(where, about, STAGE_KEYS)
         if 'class_bias' in about:
             _check_class_bias(where, about)
+        if type(about.get('stored', 1)) is not int or about.get('stored', 1) < 1:
+            raise SetupError(f'{where}: stored is {about["stored"]!r}; it is a number of views.')
         needs[name] = tuple(dict.fromkeys(_named(where, about, list(abouts))))
     waiting = dict(abouts)
     while waiting:
@@ -192,7 +195,8 @@ def _jobs(chain: Chain, seeds: Sequence[int] | None) -> Iterator[Job]:
                 continue
             place = chain.folder / (f'seed_{own}' if own is not None else '') / name
             config = with_seed(configs[name], own, stage.about.get('seed'))
-            job = Job(stage, own, place, Path(rows) if rows else None, config)
+            stores = chain.folder / 'stores'
+            job = Job(stage, own, place, Path(rows) if rows else None, config, stores)
             for each in stage.needs:
                 job.needs[each] = made[each, _own_seed(chain, chain.stages[each], seed)]
             made[name, own] = job

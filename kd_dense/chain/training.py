@@ -20,6 +20,8 @@ from .job import Job
 from .notes import NOTE, write_note
 
 LOG = 'train.log'
+# rows of a teacher that is stored and of one that runs then differ by rounding alone
+IN_FULL = ('--store-dtype', 'float32', '--store-views')
 PROGRESS = re.compile(r'\(train\)[^\n]*?\[\s*(\d+/\d+)\].*?eta: ([^\n]*?)\s\s')
 
 
@@ -59,7 +61,8 @@ class Means:
                 alone = [sys.executable, '-m', 'kd_dense', 'class-bias', where[0], *tested]
                 return [*alone, *how, *options]
             return [*start, 'kd_dense', 'test', where[0], *tested, *where[1:], *options]
-        return [*start, 'kd_dense', 'train', *where, '--resume', *self.options]
+        stored = ['--stored', str(job.store), *IN_FULL, str(job.stored)] if job.stored else []
+        return [*start, 'kd_dense', 'train', *where, '--resume', *stored, *self.options]
 
     def _srun(self, job: Job) -> list[str]:
         """The start of a command that Slurm runs, with a task for each GPU."""

@@ -4,6 +4,7 @@ kd-dense benchmark
 kd-dense benchmark --pair faster_rcnn   # Chen 2017, which mmdet has nothing to compare with
 kd-dense benchmark --pair pspnet        # structured distillation, its discriminator included
 
+The steps that end in "stored" read what the teacher says in a store of the images, written before.
 All subjects take turns in one process, so that a busy machine slows all alike; the table shows
 medians. What our losses take, forward, is of the profiler. Peak memory comes from one fresh
 process per subject. Weights are random and images are noise: the time does not depend on them, but
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +23,7 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 from mmengine.utils.dl_utils import collect_env
 
-from ..benchmark import CRITIC, OURS, PAIRS, Subjects, peak_of
+from ..benchmark import CRITIC, OURS, PAIRS, STORED, Subjects, peak_of
 from ..launch import at_least, command_line, edge_options
 from ..measure import all_seconds, in_fresh_process, medians, parts_of_step
 from ..text_table import text_table
@@ -50,19 +52,27 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Measure and print the table."""
     args = parse_args()
-    with command_line(args):
-        measure(args)
+    with command_line(args), tempfile.TemporaryDirectory() as folder:
+        measure(args, folder)
 
 
-def measure(args: argparse.Namespace) -> None:
-    """Time all subjects in turns, and print the table."""
+def measure(args: argparse.Namespace, store: str) -> None:
+    """Time all subjects in turns, and print the table.
+
+    Args:
+        args: of the command line.
+        store: an empty folder.
+    """
     on_gpu = args.device.startswith('cuda')
     warnings.filterwarnings('ignore')
     MMLogger.get_current_instance().setLevel('ERROR')
-    given = (args.pair, args.images, args.size, args.device)
+    given = (args.pair, args.images, args.size, args.device, store)
     subjects = Subjects(*given)
     print(f'{args.images} x {args.size} x {args.size} on {args.device}, {args.rounds} rounds')
     names, floor = PAIRS[args.pair].subjects, PAIRS[args.pair].floor
+    for name in names:
+        if name.endswith(STORED):
+            subjects.write_store(name)
     runs = {name: subjects.make(name) for name in names}
     times = all_seconds(runs, args.rounds, on_gpu, warm_up=2)
     parts = [parts_of_step(runs[OURS[0]], on_gpu) for _ in range(args.rounds)]

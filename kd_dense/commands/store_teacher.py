@@ -14,21 +14,14 @@ import time
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
-from mmengine.device import get_device
-from mmengine.logging import MMLogger
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import DefaultScope
 
-from ..distiller import Distiller
 from ..errors import SetupError
 from ..hosts.configs import check_data, is_distiller
 from ..launch import at_least, check_launcher, command_line, override_options, read_config
-from ..registry import MODELS
 from ..store import Manifest, Store
 from ..store.kept import DTYPES, STORABLE
 from ..store.store import missing_shards
-from ..store.write import Writer, check_teacher, what_to_keep
+from ..store.write import write_store
 from ..training import RANKS, locked, look_at_data
 
 # what launchers call a process's rank, their number, and its rank on its machine
@@ -107,45 +100,21 @@ def main() -> None:
         for text in look_at_data(config, 'train_dataloader'):
             print(text)
         check_launcher(args.ranks)
-        with locked(str(folder), args.ranks):
-            write(config, args, folder)
-
-
-def write(config: Config, args: argparse.Namespace, folder: Path) -> None:
-    """Write the store.
-
-    Args:
-        config: of a distillation.
-        args: of the command line.
-        folder: of the store.
-    """
-    rank, ranks, local = place(args.ranks)
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local)
-    MMLogger.get_instance('kd_dense')
-    with DefaultScope.overwrite_default_scope(config.get('default_scope')):
-        distiller: Distiller = MODELS.build(config.model)
-        data = config.train_dataloader['dataset']
-        dataset = MMENGINE_DATASETS.build(data)
-        dataset.full_init()
-        name = args.teacher or next(iter(distiller.teachers), None)
-        if name not in distiller.teachers:
-            known = ', '.join(distiller.teachers) or 'none'
-            raise SetupError(f'There is no teacher {name!r} to be stored; there is {known}.')
-        teacher = distiller.teachers[name]
-        check_teacher(teacher)
-        losses = {n: each for n, each in distiller.losses_of(name).items() if each.weight}
-        kept = what_to_keep(teacher, losses, args.keep, args.whole, args.best, args.dtype)
-        distiller.to(get_device())
-        distiller.load_teacher()
-        writer = Writer(distiller, teacher, kept, folder, rank, ranks)
+        rank, ranks, local = place(args.ranks)
+        if torch.cuda.is_available():
+            torch.cuda.set_device(local)
         start = time.monotonic()
-        shown = writer.prepare(dataset, data, args.views, args.seed)
-        writer.write(shown, config.train_dataloader.get('num_workers', 0))
-    if left := missing_shards(folder, Manifest.read(folder)):
-        print(f'process {rank + 1} of {ranks} is done; {len(left)} files are left to the others')
-    else:
-        tell(Store(folder), time.monotonic() - start, args)
+        with locked(str(folder), args.ranks):
+            write_store(
+                config, folder, args.teacher, args.views, args.seed, args.keep, args.whole,
+                args.best, args.dtype, rank, ranks,
+            )  # fmt: skip
+        if left := missing_shards(folder, Manifest.read(folder)):
+            print(
+                f'process {rank + 1} of {ranks} is done; {len(left)} files are left to the others'
+            )
+        else:
+            tell(Store(folder), time.monotonic() - start, args)
 
 
 def place(launcher: str) -> tuple[int, int, int]:

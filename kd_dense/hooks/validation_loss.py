@@ -81,12 +81,12 @@ class ValidationLossHook(Hook):
         if left_out and not values:
             raise SetupError(
                 f'kd_dense.ValidationLossHook: {", ".join(left_out)} cannot be taken on the '
-                'validation set, whose annotations are not resized with its images. Take the hook '
-                'out of `custom_hooks`.'
+                'validation set: its annotations are not resized with its images, and a teacher '
+                'that is stored knows the training set alone. Take the hook out of `custom_hooks`.'
             )
         unit = 'epoch' if _by_epoch(runner) else 'iter'
         told = [f'loss_kd_{name}: {value:.4f}' for name, value in values.items()]
-        told += [f'{name} needs annotations and is left out' for name in left_out]
+        told += [f'{name} is not known of these images and is left out' for name in left_out]
         if told:
             runner.logger.info(f'Validation set, {unit} {step}  {"  ".join(told)}')
             scalars = {f'{VALIDATION_LOSS}{name}': value for name, value in values.items()}

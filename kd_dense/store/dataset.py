@@ -60,9 +60,7 @@ class StoredViews:
         self.dataset = MMENGINE_DATASETS.build(dataset)
         self.check(dataset)
         for leaf in leaves(self.dataset):
-            leaf.pipeline = _FromStore(
-                SeededPipeline.of(leaf, self.store.manifest.seed), self.store
-            )
+            leaf.pipeline = FromStore(SeededPipeline.of(leaf, self.store.manifest.seed), self.store)
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Compare with what the store was written of.
@@ -152,7 +150,7 @@ class SeededPipeline:
             return self.pipeline(info)
 
 
-class _FromStore:
+class FromStore:
     """In a data set's pipeline's place: a view, with its record on the data sample."""
 
     def __init__(self, seeded: SeededPipeline, store: Store) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -35,17 +35,11 @@ class StoredView(View):
     """
 
     def __init__(self, batch: Batch, student: View, kept: Kept, path: str) -> None:
-        super().__init__(student.model, batch, self._refuse, student)
+        # no method of its own: a view that holds itself holds the graph until garbage is collected
+        super().__init__(student.model, batch, partial(_refuse, kept, path), student)
         self.kept = kept
         self.path = path
         self.answers: list[BaseDataElement] = [sample.get(FIELD) for sample in batch.samples]
-
-    def _refuse(self) -> AbstractContextManager[object]:
-        raise SetupError(
-            f'A loss reads what is not in the store {self.path}; it holds '
-            f'{", ".join(self.kept.reads)}. Write it with `--keep` of what the loss reads, or let '
-            'the teacher run.'
-        )
 
     def precompute(self, names: Iterable[str]) -> None:
         """Nothing has to be computed."""
@@ -71,7 +65,7 @@ class StoredView(View):
             SetupError: the store does not hold it.
         """
         if read not in self.kept.reads:
-            self._refuse()
+            _refuse(self.kept, self.path)
         maps = self._whole(read) if self.kept.whole(read) else self._scattered(read)
         if read in ONE_MAP:
             return maps[0]
@@ -155,6 +149,13 @@ class StoredView(View):
         levels = found.split([h * w for h, w in self.level_sizes], dim=1)
         sizes = zip(levels, self.level_sizes, strict=True)
         return [each.unflatten(1, size).permute(0, 3, 1, 2) for each, size in sizes]
+
+
+def _refuse(kept: Kept, path: str) -> AbstractContextManager[object]:
+    raise SetupError(
+        f'A loss reads what is not in the store {path}; it holds {", ".join(kept.reads)}. Write it '
+        'with `--keep` of what the loss reads, or let the teacher run.'
+    )
 
 
 def _from_store(read: str, agree: Sequence[str]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import hashlib
 import shutil
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
+from mmengine.registry import DefaultScope
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,6 +25,7 @@ from ..errors import SetupError
 from ..files import part_of
 from ..losses.base import DistillationLoss
 from ..losses.regions import REGIONS
+from ..registry import MMENGINE_DATASETS, MODELS
 from ..teachers import Ensemble, FrozenTeacher, Teacher
 from ..teachers.renormalize import described
 from ..teachers.stored import MADE_OF, StoredTeacher, installed
@@ -39,6 +44,54 @@ MOST = 256  # records of a file
 FREE = 0.95  # of the free space may be taken
 PATIENCE = 1800.0  # seconds
 PROPOSALS = ('roi_cls_logits', 'roi_deltas')
+
+
+def write_store(
+    config: Config,
+    folder: Path,
+    teacher: str | None = None,
+    views: int = 1,
+    seed: int = 0,
+    keep: Sequence[str] = (),
+    whole: bool = False,
+    best: int = 0,
+    dtype: str = 'float16',
+    rank: int = 0,
+    ranks: int = 1,
+) -> None:
+    """Write what is missing of the store of a training.
+
+    Args:
+        config: of a distillation; it is not changed.
+        folder: of the store.
+        teacher: which of several, by name; the first without.
+        views: of each picture.
+        seed: that the seeds of views are made of.
+        keep, whole, best, dtype: see :func:`what_to_keep`.
+        rank, ranks: see :class:`Writer`.
+
+    Raises:
+        FileNotFoundError: the teacher or the data is not there.
+        SetupError: it cannot be stored, or the store was begun otherwise.
+    """
+    with DefaultScope.overwrite_default_scope(config.get('default_scope')):
+        distiller: Distiller = MODELS.build(copy.deepcopy(config.model))
+        data = config.train_dataloader['dataset']
+        dataset = MMENGINE_DATASETS.build(data)
+        dataset.full_init()
+        name = teacher or next(iter(distiller.teachers), None)
+        if name not in distiller.teachers:
+            known = ', '.join(distiller.teachers) or 'none'
+            raise SetupError(f'There is no teacher {name!r} to be stored; there is {known}.')
+        found = distiller.teachers[name]
+        check_teacher(found)
+        losses = {n: each for n, each in distiller.losses_of(name).items() if each.weight}
+        kept = what_to_keep(found, losses, keep, whole, best, dtype)
+        distiller.to(get_device())
+        distiller.load_teacher()
+        writer = Writer(distiller, found, kept, folder, rank, ranks)
+        shown = writer.prepare(dataset, data, views, seed)
+        writer.write(shown, config.train_dataloader.get('num_workers', 0))
 
 
 def what_to_keep(

@@ -6,6 +6,7 @@ from .ema import EMATeacher
 from .ensemble import Ensemble
 from .features import FeatureTeacher
 from .frozen import FrozenTeacher
+from .fusing import WeightedBoxesFusion
 from .gate import Gate
 from .live import LiveTeacher
 from .predicting import EnsembleModel
@@ -22,6 +23,7 @@ __all__ = [
     'LiveTeacher',
     'StoredTeacher',
     'Teacher',
+    'WeightedBoxesFusion',
     'build_teachers',
     'teacher_from',
 ]

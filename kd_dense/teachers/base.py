@@ -36,6 +36,7 @@ class Teacher(ABC):
         untrained: whether it teaches with random weights.
         maps_classes: whether its classes are found among the training set's by name: it may know
             others, or fewer, and only losses that ask which is which may read its classes.
+        of_training_set: whether it knows the images of the training set alone.
         of_this_step: whether it shows what the models that train have computed in this step, and so
             is looked at behind their own losses.
     """
@@ -46,6 +47,7 @@ class Teacher(ABC):
     same_classes: bool = True
     untrained: bool = False
     maps_classes: bool = False
+    of_training_set: bool = False
     of_this_step: bool = False
 
     def connect(self, student: Host) -> None:  # noqa: B027 - most teachers need no student

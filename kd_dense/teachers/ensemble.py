@@ -33,8 +33,8 @@ from .build import teacher_from
 # features of two models have no common basis
 NOT_AVERAGED = ('features', 'backbone_features', 'head_features')
 FUSION = (
-    'Finished detections of any detectors are fused by weighted boxes fusion, which mmdet ships '
-    '(`mmdet.models.utils.weighted_boxes_fusion` and its tool `fuse_results.py`)'
+    'Finished detections of any detectors are fused, for evaluation: `kd-dense test` of a config '
+    "with `model=dict(type='kd_dense.WeightedBoxesFusion', members=...)`"
 )
 
 

@@ -26,6 +26,7 @@ from .larger import LargerModel
 from .renormalize import Renormalize
 
 TYPE = 'kd_dense.Ensemble'
+FUSION = 'kd_dense.WeightedBoxesFusion'  # of finished boxes
 
 
 @MODELS.register_module(name='Ensemble')
@@ -129,7 +130,7 @@ class EnsembleModel(BaseModel):
 
 def is_ensemble(model: Mapping[str, Any]) -> bool:
     """Whether a config's model is an ensemble."""
-    return model.get('type') == TYPE
+    return model.get('type') in (TYPE, FUSION)
 
 
 def ensemble_of(model: Mapping[str, Any], checkpoints: Sequence[str]) -> dict[str, Any]:

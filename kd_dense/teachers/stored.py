@@ -48,6 +48,8 @@ class StoredTeacher(Teacher):
         SetupError: it is not written to its end.
     """
 
+    of_training_set = True
+
     def __init__(self, path: str, same_classes: bool = True) -> None:
         self.store = Store(path)
         self.manifest = self.store.manifest

@@ -59,7 +59,7 @@ def check_unlabelled(
             'what it shows in an own loss, which needs labels. Leave `unlabelled_weight` out, or '
             'train without it.'
         )
-    stored = [name for name, each in teachers.items() if type(each).__name__ == 'StoredTeacher']
+    stored = [name for name, each in teachers.items() if each.of_training_set]
     if stored:
         raise SetupError(
             f'The store of {", ".join(stored)} holds labelled images alone. Leave '

@@ -196,7 +196,7 @@ def test_what_needs_annotations_is_left_out_and_told(training, tmp_path):
     line = next(line for line in read_scalars(tmp_path / 'work') if KEY in line)
     assert set(line) == {KEY, 'step'}
     (log, *_) = (tmp_path / 'work').glob('*/*.log')
-    assert 'ld needs annotations and is left out' in log.read_text()
+    assert 'ld is not known of these images and is left out' in log.read_text()
 
 
 def test_a_loss_that_is_not_in_force_runs_no_teacher(training, tmp_path):

@@ -1,6 +1,5 @@
 """Stores of small trainings, and what a store would hold of a batch, for the tests beside this."""
 
-import argparse
 import copy
 import json
 from pathlib import Path
@@ -9,11 +8,11 @@ import torch
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 
-from kd_dense.commands import store_teacher
 from kd_dense.registry import MODELS
 from kd_dense.store.dataset import FIELD
 from kd_dense.store.kept import CANVAS, record_of
 from kd_dense.store.view import stored_view
+from kd_dense.store.write import write_store
 from kd_dense.views import Batch, view_class
 from tests.helpers.models import distiller, gfl
 from tests.helpers.trainings import base_config
@@ -44,13 +43,7 @@ def training(root: Path, work_dir: Path, losses: dict | None = None, **changes) 
 
 def write(config: Config, folder: Path, **options) -> None:
     """What ``kd-dense store-teacher`` does, in this process."""
-    given = dict(
-        config='config.py', teacher=None, views=1, seed=0, keep=(), whole=False, best=0,
-        dtype='float16', ranks='none',
-    )  # fmt: skip
-    args = argparse.Namespace(**(given | options))
-    folder.mkdir(parents=True, exist_ok=True)
-    store_teacher.write(copy.deepcopy(config), args, folder)
+    write_store(config, folder, **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

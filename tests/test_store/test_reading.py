@@ -13,14 +13,18 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 
+from kd_dense.chain import read_chain
+from kd_dense.chain.fingerprint import fingerprint, is_whole
+from kd_dense.chain.training import Means, write_config
 from kd_dense.errors import SetupError
 from kd_dense.hosts import seeded_rng
 from kd_dense.store import StoredViews, read_from_store, with_stored_views
 from kd_dense.teachers import StoredTeacher
 from kd_dense.views import Batch
-from tests.helpers.models import gfl
+from tests.helpers.models import gfl, raw_batch
+from tests.helpers.processes import run
 from tests.helpers.trainings import shapes_config, state, train_apart
-from tests.test_store.stores import built, training, write
+from tests.test_store.stores import built, contents, training, write
 
 pytestmark = pytest.mark.usefixtures('own_scope')
 
@@ -266,3 +270,66 @@ def test_a_store_may_be_of_wrapped_data_sets(digits_root, tmp_path, store):
     dataset.full_init()
     assert len(dataset) == 24 and dataset[13]['data_samples'].stored.what
     assert dataset.get_data_info(13)['img_id'] == dataset.get_data_info(1)['img_id']
+
+
+def test_a_chain_trains_anew_when_the_store_is_another(digits_root, tmp_path, store):
+    config = training(digits_root, tmp_path)
+    folder = shutil.copytree(store, tmp_path / 'store')
+    read_from_store(config, str(folder))
+    before = fingerprint(config, {})
+    assert fingerprint(config, {}) == before and is_whole(config)
+    said = json.loads((folder / 'manifest.json').read_text())
+    (folder / 'manifest.json').write_text(json.dumps(said | dict(seed=1)))
+    assert fingerprint(config, {}) != before
+    (folder / 'manifest.json').unlink()
+    assert not is_whole(config)
+
+
+def test_it_is_not_asked_of_images_that_it_does_not_know(digits_root, tmp_path, store):
+    """A validation set, say."""
+    distiller = built(stored(digits_root, tmp_path, store))
+    data = distiller.data_preprocessor(raw_batch(), False)
+    assert distiller.losses_without_labels(**data) == {}
+
+
+def test_a_chain_stores_what_a_teacher_says_once_for_all_its_seeds(digits_root, tmp_path):
+    """And the result is that of the running teacher, up to rounding."""
+    config = training(digits_root, tmp_path / 'run')
+    config.train_cfg.val_interval = 100
+    config.train_dataloader.dataset.pipeline[2:4] = []  # no random numbers: views are the images
+    config.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
+    file = tmp_path / 'config.py'
+    config.dump(file)
+    chain_file = tmp_path / 'chain.py'
+    chain_file.write_text(
+        f"""
+folder = {str(tmp_path / 'chain')!r}
+seeds = [0, 1]
+_taught = dict(config={str(file)!r})
+stages = dict(live=_taught, read=dict(_taught, stored=1))
+"""
+    )
+    chain = read_chain(chain_file)
+    jobs = {(job.stage.name, job.run_seed): job for job in chain.jobs}
+    assert jobs['read', 0].store == jobs['read', 1].store
+    assert jobs['read', 0].fingerprint != jobs['live', 0].fingerprint
+    both = prepared(jobs['live', 0], jobs['read', 0])
+    done = [run('-m', *Means().command(each)[2:]) for each in both]
+    assert [each.returncode for each in done] == [0, 0], done[-1].stderr
+    ours, theirs = (
+        state(each.folder / 'iter_4.pth')['state_dict'] for each in (jobs['read', 0], both[0])
+    )
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)
+    (folder,) = (tmp_path / 'chain' / 'stores').iterdir()
+    before = contents(folder)
+    done = run('-m', *Means().command(*prepared(jobs['read', 1]))[2:])
+    assert done.returncode == 0 and contents(folder) == before
+
+
+def prepared(*jobs):
+    """Jobs whose configs are written."""
+    for job in jobs:
+        job.folder.mkdir(parents=True)
+        write_config(job)
+    return jobs

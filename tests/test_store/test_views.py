@@ -1,6 +1,8 @@
 """What a store gives back of a batch is what the teacher said of each of its pictures."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -199,3 +201,17 @@ def test_a_batch_of_raw_pictures_carries_its_records_to_the_device():
         assert ours.stored.canvas == theirs.stored.canvas
         for key, value in theirs.stored.items():
             assert torch.equal(ours.stored.get(key), value)
+
+
+def test_nothing_holds_the_graph_of_a_step_when_it_is_over():
+    """Without waiting for the garbage collector: else each step's activations stay a while."""
+    kept = Kept(('cls_logits', 'box_logits'), ('main', 'vlr'))
+    student, live, stored = both(kept)
+    LocalizationDistillation('main')(student, stored).backward()
+    weak = weakref.ref(student), weakref.ref(stored)
+    gc.disable()
+    try:
+        del student, live, stored
+        assert [each() for each in weak] == [None, None]
+    finally:
+        gc.enable()

@@ -319,7 +319,7 @@ FIVE['bbox_head']['reg_max'] = 16
 )
 def test_predictions_that_mean_something_else_are_refused_with_another_way(one, other, what):
     ensemble = Ensemble({n: dict(config=c, untrained=True) for n, c in (('a', one), ('b', other))})
-    with pytest.raises(SetupError, match=rf'{what}[\s\S]*weighted_boxes_fusion'):
+    with pytest.raises(SetupError, match=rf'{what}[\s\S]*WeightedBoxesFusion'):
         ensemble.load(build_model(Config(one)))
 
 
