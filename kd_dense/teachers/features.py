@@ -190,7 +190,8 @@ class FeatureTeacher(Teacher):
             SetupError: it cannot be run on images of that size, or returns no maps.
         """
         height, width = self._fitting(size_of(images))
-        images = interpolated(images.float(), (height, width)).to(self.dtype)
+        dtype = next(self.network.parameters(), images).dtype  # single precision until it is loaded
+        images = interpolated(images.float(), (height, width)).to(dtype)
         try:
             called = attrgetter(self.call)(self.network) if self.call else self.network
             found = called(images)
@@ -265,7 +266,7 @@ class FeatureTeacher(Teacher):
         parameter = next(self.network.parameters(), torch.zeros(()))
         picture = torch.zeros(1, 3, side, side, device=parameter.device)
         with inference(parameter.device)():
-            return [(m.shape[1], side / m.shape[-1]) for m in self.run(picture.to(parameter.dtype))]
+            return [(m.shape[1], side / m.shape[-1]) for m in self.run(picture)]
 
     @property
     def chosen(self) -> list[int]:

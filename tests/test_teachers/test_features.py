@@ -188,6 +188,17 @@ def test_it_runs_once_for_all_losses():
     assert len(model.teacher.network.sizes) == 1
 
 
+def test_it_runs_in_its_own_precision_and_shows_single():
+    model = build('gfl', teacher(dtype='bfloat16'))
+    assert model.teacher.network.weight.dtype == torch.bfloat16
+    data = prepared(model)
+    view = model.teacher.view(Batch(data['inputs'], data['data_samples']))
+    assert {each.dtype for each in view.features} == {torch.float32}
+    exact = build('gfl', teacher()).teacher.view(Batch(data['inputs'], data['data_samples']))
+    torch.testing.assert_close(view.features[0], exact.features[0], rtol=2e-2, atol=2e-2)
+    assert not torch.equal(view.features[0], exact.features[0])
+
+
 def test_a_hint_is_the_error_written_out():
     losses = dict(hint=dict(LOSSES['hint'], adapter='none', stage=0, weight=1.0))
     student = dict(copy.deepcopy(distiller()['student']))
