@@ -164,9 +164,16 @@ def _composed(about: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]])
     if 'student' in about:
         raise SetupError('it has a recipe and a student: `config` names the student of a recipe.')
     teacher = _teacher(about['teacher'])
+    looked_at = _looked_at(teacher)
+    if 'config' not in looked_at:
+        raise SetupError(
+            f'it has a recipe and a teacher without `config` ({looked_at.get("type")}), and a '
+            'recipe is checked with the model of that. Let `config` name a distillation with this '
+            'teacher, and leave the recipe out.'
+        )
     config, _ = compose(
         about['config'],
-        _model_of(_looked_at(teacher)['config'], others),
+        _model_of(looked_at['config'], others),
         teacher.get('checkpoint'),
         about['recipe'],
         same_classes=teacher.get('same_classes', True),
