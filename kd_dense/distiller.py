@@ -128,7 +128,7 @@ class Distiller(BaseModel):
             raise SetupError('With `own_loss=False` and no `losses` there is nothing to train by.')
         if unlabelled_weight is not None:
             check_unlabelled(
-                unlabelled_weight, own_loss, self.losses, self.teachers, list(self.peers)
+                unlabelled_weight, own_loss, list(self.losses), self.teachers, list(self.peers)
             )
         self.unlabelled_weight = unlabelled_weight
         self.need_labels: set[str] = set()  # names of losses that have asked for annotations

@@ -10,7 +10,6 @@ from mmengine.logging import print_log
 
 from ..building import listed
 from ..errors import SetupError
-from ..losses.base import DistillationLoss
 from ..teachers import Teacher
 from ..views import Batch
 from .parts import is_labelled
@@ -21,7 +20,7 @@ SUFFIX = '_unlabelled'  # of the names of losses
 def check_unlabelled(
     weight: Any,
     own_loss: bool,
-    losses: Mapping[str, DistillationLoss],
+    losses: Collection[str],
     teachers: Mapping[str, Teacher],
     peers: Sequence[str],
 ) -> None:
@@ -30,7 +29,8 @@ def check_unlabelled(
     Args:
         weight: of their losses.
         own_loss: whether the student's own loss runs.
-        losses, teachers: by name.
+        losses: their names.
+        teachers: by name.
         peers: names of the students beside the student.
 
     Raises:

@@ -53,9 +53,9 @@ class BesideLabelled(BatchSampler):
         super().__init__(sampler, batch_size, drop_last)
         self.dataset = dataset
         self.ratio = ratio
-        arguments = dict(sampler=sampler, batch_size=batch_size)
-        self.labelled: Any = BatchSampler(**arguments, drop_last=drop_last)
+        self.labelled: Any = BatchSampler(sampler, batch_size, drop_last)
         if batch_sampler is not None:
+            arguments = dict(sampler=sampler, batch_size=batch_size)
             self.labelled = MMENGINE_SAMPLERS.build(dict(batch_sampler), default_args=arguments)
 
     def __len__(self) -> int:
