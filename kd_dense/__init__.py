@@ -42,7 +42,7 @@ from .registry import (
     VIEWS,
     WEIGHT_INITIALIZERS,
 )
-from .teachers import EMATeacher, Ensemble, FrozenTeacher, Gate, Teacher
+from .teachers import EMATeacher, Ensemble, FeatureTeacher, FrozenTeacher, Gate, Teacher
 from .version import __version__
 from .views import View
 
@@ -72,6 +72,7 @@ __all__ = [
     'EMATeacher',
     'Ensemble',
     'FeatureImitation',
+    'FeatureTeacher',
     'FocalGlobal',
     'FrozenTeacher',
     'Gate',

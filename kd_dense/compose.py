@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,6 +101,12 @@ def variant(name: str, family: str) -> str:
 
 def _about(path: Path) -> Mapping[str, Any]:
     """What a recipe says of itself."""
+    return _read_about(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _read_about(path: Path, written: int) -> Mapping[str, Any]:
+    """The same, read once for as long as the file stays as it was written."""
     return Config.fromfile(path, import_custom_modules=False).get('recipe', {})
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ from .peers import build_peers
 from .registry import MODELS
 from .sights import Sights
 from .teachers import LiveTeacher, Teacher, build_teachers
+from .unlabelled import check_unlabelled, parted
+from .unlabelled.check import SUFFIX, check_all_labelled, tell_who_learns
 from .views import Batch, NotAnnotated, View, view_class
 
 
@@ -66,6 +68,10 @@ class Distiller(BaseModel):
         peers: students that train beside this one and are not shipped, by name: the arguments of a
             :class:`~kd_dense.peers.Peer`. Losses may name them as ``student`` and as ``teacher``.
             Their own losses are logged as ``NAME.loss_...``.
+        unlabelled_weight: what the losses of images without labels, whose samples say
+            ``labelled=False``, are multiplied by besides their own weights. The own loss runs on
+            the other images alone; distillation losses that need no annotation are taken of these
+            too, and logged as ``loss_kd_NAME_unlabelled``. None where all images are labelled.
 
     Raises:
         SetupError: no or unknown teachers, nobody to inherit from, a teacher and a student that no
@@ -86,6 +92,7 @@ class Distiller(BaseModel):
         trains: Sequence[str] | None = None,
         own_weight: float = 1.0,
         peers: Mapping[str, Mapping[str, Any]] | None = None,
+        unlabelled_weight: float | None = None,
     ) -> None:
         check_own_loss(own_loss, own_weight)
         student_config = read_model_config(student, STUDENT)
@@ -119,6 +126,12 @@ class Distiller(BaseModel):
                 loss.connect(self.live[loss.student_name].model, self._looked_at(loss))
         if not own_loss and not self.losses:
             raise SetupError('With `own_loss=False` and no `losses` there is nothing to train by.')
+        if unlabelled_weight is not None:
+            check_unlabelled(
+                unlabelled_weight, own_loss, list(self.losses), self.teachers, list(self.peers)
+            )
+        self.unlabelled_weight = unlabelled_weight
+        self.need_labels: set[str] = set()  # names of losses that have asked for annotations
         trained = {name: each.module for name, each in self.teachers.items()}
         if kept := {name: module for name, module in trained.items() if module is not None}:
             self.teacher_modules = nn.ModuleDict(kept)
@@ -250,7 +263,7 @@ class Distiller(BaseModel):
         losses, values = self.both_losses(inputs, data_samples)
         if self._any_active():
             for name in self._loss_guard.not_finite(values):
-                values[name] = self._nothing(self.losses[name], inputs)
+                values[name] = self._nothing(self.losses[name.removesuffix(SUFFIX)], inputs)
         return losses | {f'loss_kd_{name}': value for name, value in values.items()}
 
     def both_losses(
@@ -258,14 +271,52 @@ class Distiller(BaseModel):
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The student's own losses, and the distillation losses by name, finite or not.
 
+        Those of unlabelled images are called ``NAME_unlabelled``.
+
         Args:
             inputs: normalised and padded images, (N, 3, H, W).
-            data_samples: N annotated samples.
+            data_samples: N samples, annotated where they do not say ``labelled=False``.
         """
         self.load_teacher()
         self._check_classes()
         self.shown.clear()
         batch = Batch(inputs, data_samples)
+        if self.unlabelled_weight is not None:
+            return self._of_both_kinds(batch, self.unlabelled_weight)
+        if self.own_loss:
+            check_all_labelled(batch)
+        return self._of_labelled(batch)
+
+    def _of_both_kinds(
+        self, batch: Batch, weight: float
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What labelled images give, and then the losses of those without labels."""
+        labelled, unlabelled = parted(batch)
+        if labelled is None:
+            nothing = self._reaching_student(batch.images)
+            losses: dict[str, Any] = {}
+            values = {n: self._nothing(e, batch.images) + nothing for n, e in self.losses.items()}
+        else:
+            with labelled.counted():
+                losses, values = self._of_labelled(labelled.batch)
+            losses = weighted(losses, labelled.share)
+            values = {name: value * labelled.share for name, value in values.items()}
+        if unlabelled is None or not weight or not self._any_active():
+            return losses, values
+        candidates = [loss for name, loss in self.losses.items() if name not in self.need_labels]
+        with unlabelled.counted(), record_function('kd_dense/unlabelled'):
+            found = self._of_unlabelled(unlabelled.batch, candidates)
+        if asking := {each.name for each in candidates} & self.need_labels:
+            tell_who_learns([n for n, each in self.losses.items() if each.weight], asking)
+        for name, loss in self.losses.items():
+            if name not in self.need_labels:
+                value = found.get(name, self._nothing(loss, batch.images))
+                values[name + SUFFIX] = value * weight * unlabelled.share
+        return losses, values
+
+    def _of_labelled(self, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The student's own losses, and the distillation losses by name."""
+        inputs = batch.images
         of_training = precision(inputs.device.type)
         student = self._view(self.student, batch, nullcontext if self.own_loss else of_training)
         student.annotated, student.own_weight = self.own_loss, self.own_weight
@@ -308,24 +359,28 @@ class Distiller(BaseModel):
             data_samples: N samples, annotated or not.
         """
         self.load_teacher()
-        of_training = precision(inputs.device.type)
-        student = self._view(self.student, Batch(inputs, data_samples), of_training)
+        return self._of_unlabelled(Batch(inputs, data_samples), self.losses_of_student.values())
+
+    def _of_unlabelled(self, batch: Batch, losses: Iterable[DistillationLoss]) -> dict[str, Tensor]:
+        """The weighted losses by name, of those that need no annotation and no other's own loss."""
+        of_training = precision(batch.images.device.type)
+        student = self._view(self.student, batch, of_training)
         student.annotated = False
         everywhere = {n: each for n, each in self.teachers.items() if not each.of_training_set}
-        learned = [
-            each for each in self.losses_of_student.values() if each.teacher_name in everywhere
-        ]
+        learned = [each for each in losses if each.teacher_name in everywhere]
         sights = Sights(self.live, everywhere, learned)
-        sights.look(student.batch, student)
+        sights.look(batch, student)
         student.precompute({read for loss in sights.losses for read in loss.read_names()})
         self.live[STUDENT].trained_by(student, of_training)
         values = {}
-        with torch.autocast(inputs.device.type, enabled=False):
+        with torch.autocast(batch.images.device.type, enabled=False):
             for loss in sights.losses:
                 teacher = everywhere.get(loss.teacher_name)
                 if teacher is not None and not teacher.of_this_step:
-                    with suppress(NotAnnotated):
+                    try:
                         values[loss.name] = loss(*sights.of(loss)) * loss.scale
+                    except NotAnnotated:
+                        self.need_labels.add(loss.name)
         self.live[STUDENT].forget()
         return values
 
@@ -359,10 +414,12 @@ class Distiller(BaseModel):
     def _nothing(self, loss: DistillationLoss, inputs: Tensor) -> Tensor:
         """Zero in place of a loss, with a path to all that only this loss may reach."""
         nothing = loss.zero_like_parameters(inputs)
-        if self.own_loss:
-            return nothing
+        return nothing if self.own_loss else nothing + self._reaching_student(inputs)
+
+    def _reaching_student(self, inputs: Tensor) -> Tensor:
+        """Zero with a path to all of the student that trains."""
         trained = [p.sum() for p in self.student.parameters() if p.requires_grad]
-        return nothing + torch.stack(trained).sum() * 0
+        return torch.stack(trained).sum() * 0 if trained else inputs.new_zeros(())
 
     def _check_reach(self, values: Mapping[str, Tensor]) -> None:
         """Check once that all that is to train gets a gradient, where no own loss gives one.

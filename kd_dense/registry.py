@@ -4,6 +4,7 @@ Write our types with their prefix in configs (``type='kd_dense.Distiller'``): an
 is looked up in the current default scope, which is ``mmdet`` or ``mmseg``.
 """
 
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -14,7 +15,13 @@ from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='kd_dense', locations=['kd_dense'])
 DATASETS = Registry(
-    'dataset', parent=MMENGINE_DATASETS, scope='kd_dense', locations=['kd_dense.store.dataset']
+    'dataset',
+    parent=MMENGINE_DATASETS,
+    scope='kd_dense',
+    locations=['kd_dense.store.dataset', 'kd_dense.unlabelled'],
+)
+DATA_SAMPLERS = Registry(
+    'data sampler', parent=MMENGINE_SAMPLERS, scope='kd_dense', locations=['kd_dense.unlabelled']
 )
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='kd_dense', locations=['kd_dense.hooks'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(

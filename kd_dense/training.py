@@ -53,6 +53,18 @@ def training_options(parser: argparse.ArgumentParser) -> None:
         help='read what the teacher says in a store that `kd-dense store-teacher` has written',
     )
     parser.add_argument(
+        '--unlabelled',
+        metavar='FOLDER',
+        help='of images without labels, which the teacher alone teaches; `rest`: those that '
+        '`indices` of the data set leaves out',
+    )
+    parser.add_argument(
+        '--unlabelled-ratio',
+        type=float,
+        default=1.0,
+        help='how many of these a batch gets beside each labelled image; 1',
+    )
+    parser.add_argument(
         '--store-views',
         type=at_least(1),
         metavar='K',

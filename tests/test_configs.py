@@ -37,6 +37,9 @@ def read(name: str) -> Config:
     if is_distiller(config):
         models = [config.model.student]
         for teacher in teachers_of(config.model).values():
+            if 'weights' in teacher:
+                teacher.pop('weights')
+                teacher.untrained = True
             if 'checkpoint' not in teacher:
                 continue
             teacher.config = read_model_config(teacher.config, 'teacher')

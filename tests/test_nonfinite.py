@@ -187,6 +187,7 @@ def test_the_training_tool_guards_each_distillation(digits_root, tmp_path, monke
     monkeypatch.setattr(Runner, 'register_hook', lambda self, hook, *_: seen.append(type(hook)))
     monkeypatch.setattr(Runner, 'train', lambda self: seen.append('trains'))
     options = dict(amp=False, auto_scale_lr=False, resume=None, no_check=True)
+    options |= dict(stored=None, store_views=None)
     train(config, type('Options', (), options), 'guarded')
     assert [getattr(kind, '__name__', kind) for kind in seen][-2:] == ['AroundStepHook', 'trains']
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..store.dataset import TEACHER as STORED
 from ..store.manifest import FILE as MANIFEST
 
 LOADERS = ('train_dataloader', 'val_dataloader')
-FILES = ('checkpoint', 'load_from')  # keys whose files a training begins with
+FILES = ('checkpoint', 'load_from', 'weights', 'file')  # keys whose files a training begins with
 # where a training writes and what it says, not what comes out
 APART = ('work_dir', 'data_help', 'log_level', 'visualizer', 'vis_backends', 'launcher', 'resume')
 # hooks that leave a training as it is to the bit; older ones of that kind stand in fingerprints
@@ -90,6 +90,9 @@ def _data_marks(config: Config, part: str) -> Iterator[str]:
 
     Data that is not there is left to the check of the training, which says how to get it.
     """
+    beside = ((config.get(part) or {}).get('dataset') or {}).get('unlabelled')
+    if isinstance(beside, str):
+        yield part + _listed(Path(beside), [Path(beside)])
     for each in _datasets(config, part):
         root = Path(each.get('data_root') or '')
         file = root / (each.get('ann_file') or '')
@@ -99,9 +102,14 @@ def _data_marks(config: Config, part: str) -> Iterator[str]:
             # of a segmentor's data that is a list of names: the labels are pictures
             prefix = {key: name for key, name in prefix.items() if key == 'seg_map_path'}
         folders = sorted(root / name for name in prefix.values() if name)
-        files = [path for folder in folders for path in sorted(folder.rglob('*.*'))]
-        if files:
-            yield part + ''.join(f'{p.relative_to(root)}:{p.stat().st_size};' for p in files)
+        if listed := _listed(root, folders):
+            yield part + listed
+
+
+def _listed(root: Path, folders: Iterable[Path]) -> str:
+    """Names, from a folder on, and sizes of the files in some folders."""
+    files = [path for folder in folders for path in sorted(folder.rglob('*.*'))]
+    return ''.join(f'{p.relative_to(root)}:{p.stat().st_size};' for p in files)
 
 
 def _named(value: Any, key: str = '') -> Iterator[Path]:
@@ -114,5 +122,11 @@ def _named(value: Any, key: str = '') -> Iterator[Path]:
     elif isinstance(value, list | tuple):
         for each in value:
             yield from _named(each, key)
-    elif key in FILES and isinstance(value, str) and '://' not in value and '{' not in value:
+    elif key in FILES and _is_path(value):
         yield Path(value)
+
+
+def _is_path(value: Any) -> bool:
+    """Whether a value names a file: no address, no stage, no word such as ``weights='own'``."""
+    text = value if isinstance(value, str) else ''
+    return '://' not in text and '{' not in text and bool(Path(text).suffix)

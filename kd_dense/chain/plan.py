@@ -41,6 +41,7 @@ STAGE_KEYS = {
     'once': 'train it once for all seeds of the chain',
     'data': "folder of your own data",
     'classes': 'names of the classes in `data`, where it does not tell them',
+    'unlabelled': "folder of images without labels, or 'rest'; or a dict(folder=..., ratio=...)",
     'stored': 'views of each training image; what the teacher says of them is stored first',
     'minutes': 'that it usually takes, for the estimate',
 }  # fmt: skip

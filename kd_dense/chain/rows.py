@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 T95 = (math.nan, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 NORMAL95 = 1.96
 # of the chain file
-TOLD = ('config', 'student', 'recipe', 'teacher', 'options', 'evaluates', 'class_bias')
+TOLD = ('config', 'student', 'recipe', 'teacher', 'options', 'evaluates', 'class_bias',
+        'unlabelled')  # fmt: skip
 STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked', 'integral.project')
 TOGETHER = '\N{NO-BREAK SPACE}\N{PLUS-MINUS SIGN}\N{NO-BREAK SPACE}'
 Row = Mapping[str, Any]

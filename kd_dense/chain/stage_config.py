@@ -15,6 +15,7 @@ from ..hosts import read_config_file, read_model_config
 from ..hosts.configs import is_distiller, teachers_of
 from ..launch import override
 from ..own_data import use_data
+from ..unlabelled import use_unlabelled
 
 # what of a schedule is counted in the steps of the training
 OF_SCHEDULERS = ('begin', 'end', 'T_max', 'step_size', 'total_steps', 'milestones')
@@ -52,6 +53,9 @@ def stage_config(about: Mapping[str, Any], others: Mapping[str, Mapping[str, Any
             _set_teacher(config, about['teacher'])
     if about.get('options'):
         override(config, dict(about['options']))
+    if 'unlabelled' in about:
+        said = about['unlabelled']
+        use_unlabelled(config, **(said if isinstance(said, Mapping) else dict(folder=said)))
     check_names(config, about['config'])
     if 'stored' in about and len(teachers := teachers_of(config.model)) != 1:
         raise SetupError(
@@ -165,9 +169,16 @@ def _composed(about: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]])
     if 'student' in about:
         raise SetupError('it has a recipe and a student: `config` names the student of a recipe.')
     teacher = _teacher(about['teacher'])
+    looked_at = _looked_at(teacher)
+    if 'config' not in looked_at:
+        raise SetupError(
+            f'it has a recipe and a teacher without `config` ({looked_at.get("type")}), and a '
+            'recipe is checked with the model of that. Let `config` name a distillation with this '
+            'teacher, and leave the recipe out.'
+        )
     config, _ = compose(
         about['config'],
-        _model_of(_looked_at(teacher)['config'], others),
+        _model_of(looked_at['config'], others),
         teacher.get('checkpoint'),
         about['recipe'],
         same_classes=teacher.get('same_classes', True),
@@ -190,6 +201,6 @@ def _model_of(source: Any, others: Mapping[str, Mapping[str, Any]]) -> Any:
     stage = others.get(str(source).strip('{}').split('.')[0])
     if stage is None:
         return source
-    left_out = {'teacher', 'recipe', 'options'} if 'recipe' in stage else {'teacher'}
+    left_out = {'teacher', 'unlabelled', *(('recipe', 'options') if 'recipe' in stage else ())}
     kept = {key: value for key, value in stage.items() if key not in left_out}
     return dict(read_model_config(stage_config(kept, others).to_dict(), 'teacher'))

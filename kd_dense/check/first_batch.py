@@ -20,6 +20,7 @@ from ..hooks.loss_balance import measure_distiller
 from ..hosts import isolated_rng
 from ..hosts.checkpoints import model_state
 from ..store import with_stored_views
+from ..unlabelled import parted
 from ..views import Batch, SegmentationView, TwoStageView, View, host_info, view_class
 from .built import Built, as_list
 from .findings import WARNING, WRONG, Section
@@ -58,14 +59,19 @@ def examine_batch(
         section.tell('images', f'{len(data["inputs"])} padded to {size} pixels')
         if not annotated:
             return
-        view = view_class(student)(student, Batch(data['inputs'], data['data_samples']))
+        labelled, unlabelled = parted(Batch(data['inputs'], data['data_samples']))
+        if unlabelled is not None:
+            section.tell('without labels', f'{len(unlabelled.batch.images)} of the images')
+        if labelled is None:
+            return
+        view = view_class(student)(student, labelled.batch)
         if isinstance(view, SegmentationView):
             _pixels(view, section)
             return
         if not _boxes(view, host_info(student).num_classes, section):
             return  # the student's own loss would fail on such labels, in other words
         with view.recording(), torch.no_grad():
-            student(data['inputs'], data['data_samples'], mode='loss')
+            student(view.batch.images, view.batch.samples, mode='loss')
         _positives(view, section)
 
 

@@ -19,6 +19,7 @@ from ..hosts.configs import teachers_of
 from ..launch import command_line, common_options, finish_config
 from ..losses.build import build_losses
 from ..training import train, training_options
+from ..unlabelled import use_unlabelled
 from . import command_to
 
 
@@ -65,6 +66,8 @@ def main() -> None:
         )
         name = f'{choice.name}_{Path(args.student.split("::")[-1]).stem}'
         finish_config(config, args, name)
+        if args.unlabelled is not None:
+            use_unlabelled(config, args.unlabelled, args.unlabelled_ratio)
         check_loops(config, 'train', 'val')
         with isolated_rng():  # as the overrides have left them
             build_losses(config.model.get('losses') or {}, list(teachers_of(config.model)))

@@ -9,6 +9,7 @@ from ..errors import SetupError
 from ..launch import command_line, common_options, read_config
 from ..own_data import use_data
 from ..training import train, training_options
+from ..unlabelled import use_unlabelled
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,4 +36,6 @@ def main() -> None:
             use_data(config, args.data, args.classes)
         elif args.classes is not None:
             raise SetupError('--classes names those of --data, which was not given.')
+        if args.unlabelled is not None:
+            use_unlabelled(config, args.unlabelled, args.unlabelled_ratio)
         train(config, args, args.config)

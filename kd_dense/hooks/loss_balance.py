@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..distiller import Distiller
 from ..errors import SetupError
 from ..registry import HOOKS
+from ..unlabelled.check import SUFFIX
 from .balance import STUDENT, Measure, Row, as_text, find_problems, summarize
 from .common import distiller_of, restored_afterwards
 
@@ -122,6 +123,8 @@ def measure_distiller(
         totals = {STUDENT: distiller.parse_losses(own)[0]} if own else {}
         losses = distiller.losses_of_student
         totals |= {name: values[name] for name, loss in losses.items() if loss.active}
+        for name in totals.keys() & losses.keys():
+            totals[name] = totals[name] + values.get(name + SUFFIX, 0)
         return {
             name: Measure(float(total.detach()), gradient_norm(total, parameters, scale))
             for name, total in totals.items()

@@ -16,6 +16,8 @@ from .models import DISTILLER_TYPES, read_model_config
 
 OURS = 'kd_dense'
 OUR_BACKBONES = frozenset({'kd_dense.TimmBackbone'})  # a student keeps its backbone
+# the data set and the batches of labelled images with unlabelled ones beside them
+WITH, BESIDE = 'kd_dense.WithUnlabelled', 'kd_dense.BesideLabelled'
 AMP_ALONE = ('loss_scale', 'dtype', 'use_fsdp')  # what only mmengine's AmpOptimWrapper takes
 
 
@@ -183,6 +185,7 @@ def plain_student(config: Config, name: str = 'student') -> Config:
     wrapper = plain.get('optim_wrapper') or {}
     if str(wrapper.get('constructor', '')).startswith(f'{OURS}.'):  # one optimizer for each peer
         del wrapper['constructor']
+    without_unlabelled(plain)
     strip_ours(plain)
     return plain
 
@@ -214,6 +217,20 @@ def strip_ours(plain: Config) -> None:
         others.insert(0, OURS)
     if others:
         plain.custom_imports = dict(imports=others)
+
+
+def without_unlabelled(config: Config) -> None:
+    """Take unlabelled images out of a training's data, in place."""
+    loader = config.get('train_dataloader') or {}
+    if (loader.get('dataset') or {}).get('type') == WITH:
+        loader.dataset = loader.dataset.dataset
+    batches = loader.get('batch_sampler') or {}
+    if batches.get('type') == BESIDE:
+        del loader['batch_sampler']
+        if batches.get('batch_sampler') is not None:
+            loader.batch_sampler = batches.batch_sampler
+        if batches.get('drop_last'):
+            loader.drop_last = True
 
 
 def has_our_backbone(model: Mapping[str, Any]) -> bool:

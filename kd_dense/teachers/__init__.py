@@ -4,6 +4,7 @@ from .base import Teacher
 from .build import FROZEN, build_teachers, teacher_from
 from .ema import EMATeacher
 from .ensemble import Ensemble
+from .features import FeatureTeacher
 from .frozen import FrozenTeacher
 from .fusing import WeightedBoxesFusion
 from .gate import Gate
@@ -16,6 +17,7 @@ __all__ = [
     'EMATeacher',
     'Ensemble',
     'EnsembleModel',
+    'FeatureTeacher',
     'FrozenTeacher',
     'Gate',
     'LiveTeacher',

@@ -129,6 +129,12 @@ ROWS = [
     ('train_dataloader.batch_size=two', r"train_dataloader\.batch_size is 'two'"),
     ('train_dataloader.num_workers=-1', r'train_dataloader\.num_workers is -1; '),
     ('train_dataloader.batchsize=2', r"no option 'batchsize' of DataLoader"),
+    (
+        'train_dataloader.batch_sampler.type=kd_dense.BesideLabelled',
+        r'draws from a kd_dense\.WithUnlabelled, and the data set is a CocoDataset\. Put',
+    ),
+    ('model.teacher.type=kd_dense.FeatureTeacher', r'FeatureTeacher\) is configured by `model`'),
+    ('model.unlabelled_weight=-1', r'unlabelled_weight is -1; it is a finite number'),
     ('train_dataloader.sampler.type=Nope', r"There is no type 'Nope' .*sampler"),
     ('train_dataloader.sampler.shufle=True', r"InfiniteSampler.* has no argument 'shufle'"),
     ('train_dataloader.dataset=None', r'train_dataloader has no `dataset`'),

@@ -16,6 +16,7 @@ from tests.faults.world import World, call, train
 
 S = 'run/iter_2_student.pth'
 DISTIL = ('alone.py', '--teacher', 'teacher.py', '--checkpoint', 'teacher.pth', '--dry-run')
+BESIDE = ('--unlabelled', 'digits/VOC2007')
 ARGUMENTS = [
     ('train', (), r'the following arguments are required: config'),
     ('train', ('nope.py',), r'There is no config nope\.py \(looked from'),
@@ -32,6 +33,12 @@ ARGUMENTS = [
     ('train', ('ld.py', '--cfg-options', 'foo'), r'--cfg-options takes KEY=VALUE; found foo'),
     ('train', ('ld.py', '--cfg-options', '=3'), r'--cfg-options takes KEY=VALUE; found =3'),
     ('train', ('ld.py', '--cfg-options', 'load_from=[1,(2'), r'load_from=\[1,\(2 cannot be read'),
+    ('train', ('alone.py', '--unlabelled', 'rest'), r'This GFL trains without a teacher'),
+    ('train', ('ld.py', '--unlabelled', 'nope'), r'no folder of unlabelled images nope \(looked'),
+    ('train', ('ld.py', '--unlabelled', 'digits/annotations'), r'holds none: no file in it ends'),
+    ('train', ('ld.py', '--unlabelled', 'rest'), r'no unlabelled images: the labelled ones are'),
+    ('train', ('ld.py', *BESIDE, '--unlabelled-ratio', '0'), r'ratio of unlabelled images is 0'),
+    ('train', ('ld.py', *BESIDE, '--unlabelled-ratio', 'x'), r'unlabelled-ratio: invalid float'),
     ('test', ('ld.py',), r'Name a checkpoint to evaluate'),
     ('test', ('ld.py', 'nope.pth'), r'checkpoint of the student was not found: nope\.pth'),
     ('test', ('ld.py', 'digits'), r'checkpoint of the student was not found: digits'),

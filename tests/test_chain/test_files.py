@@ -58,6 +58,10 @@ WRONG = {
     ),
     stages(f'a=dict(config="{GFL}", recipe="ld")'): 'a recipe and no teacher',
     stages(
+        f'a=dict(config="{GFL}", recipe="pkd", teacher=dict(type="kd_dense.FeatureTeacher"))'
+    ): 'a teacher without `config` .kd_dense.FeatureTeacher., and a recipe is checked',
+    stages(f'a=dict(config="{GFL}", unlabelled="rest")'): 'This GFL trains without a teacher',
+    stages(
         f'a=dict(config="{GFL}", recipe="l", teacher="{{b}}")', f'b=dict(config="{LARGE}")'
     ): "There is no recipe 'l'",
     stages(f'a=dict(config="{GFL}", options={{"modle.type": 1}})'): ('Did you mean `model`'),

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from kd_dense.chain import read_chain
+from kd_dense.hosts.configs import leaf_datasets
 
 ROOT = Path(__file__).parents[2]
 CHAINS = sorted((ROOT / 'configs/chains').glob('*.py'))
@@ -25,6 +27,26 @@ def test_a_chain_file_is_read_and_says_how_to_run_it(file):
     chain = read_chain(file)
     assert chain.jobs
     assert all(job.config.train_cfg.get('max_iters') for job in chain.jobs)
+    if any('unlabelled' in stage.about for stage in chain.stages.values()):
+        _same_labels({job.name: job.config for job in chain.jobs})
+
+
+def _same_labels(configs: dict[str, Config]) -> None:
+    """Students with and without unlabelled images have the same labels: so few as is said."""
+    for part, share in (('tenth', 0.1), ('quarter', 0.25)):
+        names = (f'alone_{part}', part, f'{part}_unlabelled')
+        alone, taught, both = (configs[f'{name}, seed 0'] for name in names)
+        loader = both.train_dataloader
+        assert (
+            loader.dataset.type == 'kd_dense.WithUnlabelled' and loader.dataset.unlabelled is None
+        )
+        assert loader.dataset.dataset == taught.train_dataloader.dataset
+        assert alone.train_dataloader == taught.train_dataloader
+        assert (both.model.losses, both.train_cfg) == (taught.model.losses, taught.train_cfg)
+        assert taught.model.get('unlabelled_weight') is None and both.model.unlabelled_weight == 1
+        indices = [leaf.indices for leaf in leaf_datasets(taught.train_dataloader.dataset)]
+        last = [each[-1] + each[1] for each in indices]  # all images lie before
+        assert sum(map(len, indices)) == pytest.approx(share * sum(last), rel=0.05)
 
 
 @pytest.mark.parametrize('name', ['demo', 'demo_seg'])

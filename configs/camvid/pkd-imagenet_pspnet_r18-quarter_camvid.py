@@ -1,0 +1,14 @@
+# EfficientNet-Lite2 as ImageNet left it, no segmentor, teaches a small PSPNet from scratch: features, by PKD
+# python tools/train.py configs/camvid/pkd-imagenet_pspnet_r18-quarter_camvid.py
+_base_ = [
+    './pspnet_r18-quarter_camvid.py',
+    '../_base_/models/teacher_lite2_imagenet.py',
+    '../../kd_dense/recipes/pkd.py',
+]
+model = dict(
+    _delete_=True,
+    type='kd_dense.Distiller',
+    student={{_base_.model}},
+    teacher={{_base_.imagenet_teacher}},
+    losses={{_base_.losses}},
+)
