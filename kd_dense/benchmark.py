@@ -22,7 +22,8 @@ from .measure import peak_memory, training_step
 from .registry import MODELS
 from .store import Store
 from .store.dataset import FromStore, SeededPipeline
-from .store.write import Writer, what_to_keep
+from .store.served import what_to_keep
+from .store.write import Writer
 
 BOXES_PER_IMAGE = 7
 PROPOSALS_PER_IMAGE = 512
@@ -166,7 +167,7 @@ class Subjects:
         Args:
             name: of the subject: ``'our step, LOSSES, TEACHER'``.
         """
-        _, which, how = name.split(', ')
+        _, which, how = (OURS[0] if name == CRITIC else name).split(', ')
         if which == 'all':
             found = Config.fromfile(recipes()[self.pair.recipe]).losses.to_dict()
             losses = {name: loss for name, loss in found.items() if loss.get('weight') != 0}

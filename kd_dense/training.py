@@ -53,6 +53,15 @@ def training_options(parser: argparse.ArgumentParser) -> None:
         help='read what the teacher says in a store that `kd-dense store-teacher` has written',
     )
     parser.add_argument(
+        '--store-views',
+        type=at_least(1),
+        metavar='K',
+        help='write that store first, where it is not there, of so many views of each image',
+    )
+    parser.add_argument(
+        '--store-dtype', choices=DTYPES, default='float16', help='of its numbers, %(default)s'
+    )
+    parser.add_argument(
         '--unlabelled',
         metavar='FOLDER',
         help='of images without labels, which the teacher alone teaches; `rest`: those that '
@@ -62,16 +71,7 @@ def training_options(parser: argparse.ArgumentParser) -> None:
         '--unlabelled-ratio',
         type=float,
         default=1.0,
-        help='how many of these a batch gets beside each labelled image; 1',
-    )
-    parser.add_argument(
-        '--store-views',
-        type=at_least(1),
-        metavar='K',
-        help='write that store first, where it is not there, of so many views of each image',
-    )
-    parser.add_argument(
-        '--store-dtype', choices=DTYPES, default='float16', help='of its numbers, %(default)s'
+        help='how many of these a batch gets beside each labelled image; default: %(default)s',
     )
     parser.add_argument(
         '--no-check', action='store_true', help='train even where a check finds something wrong'

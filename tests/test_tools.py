@@ -215,9 +215,9 @@ def benchmark(_: int, pair: str, images: int, folder: Path) -> None:
 
 
 SUBJECTS = [
-    ('gfl', 1, 8, 'x student + teacher  x mmdet LD'),
+    ('gfl', 1, 9, 'x student + teacher  x mmdet LD'),
     ('faster_rcnn', 1, 5, 'x student + teacher'),
-    ('pspnet', 2, 6, 'x student + teacher + critic'),
+    ('pspnet', 2, 8, 'x student + teacher + critic'),
 ]
 
 

@@ -49,6 +49,8 @@ def examine_weights(
                 read[name] = checkpoint
             if name in built.models:  # or it was told why it has none
                 _teacher(name, teacher, built.models[name], checkpoint, section)
+            elif teacher.untrained:
+                section.tell(name, 'untrained', mark=WARNING, problem=NOISE)
     if start is not None:
         with section.collect_errors(STUDENT):
             announce_source(start)

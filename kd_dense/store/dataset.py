@@ -304,7 +304,7 @@ def with_stored_views(config: Config) -> Config:
     paths = {
         str(teacher.get('path'))
         for teacher in teachers_of(config.model).values()
-        if str(teacher.get('type')).split('.')[-1] == TEACHER
+        if isinstance(teacher, Mapping) and str(teacher.get('type')).split('.')[-1] == TEACHER
     }
     if len(paths) > 1:
         raise SetupError(

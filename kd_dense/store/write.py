@@ -23,17 +23,17 @@ from torch.utils.data import DataLoader, Dataset
 from ..distiller import Distiller
 from ..errors import SetupError
 from ..files import part_of
-from ..losses.base import DistillationLoss
 from ..losses.regions import REGIONS
 from ..registry import MMENGINE_DATASETS, MODELS
-from ..teachers import Ensemble, FrozenTeacher, Teacher
+from ..teachers import Teacher
 from ..teachers.renormalize import described
-from ..teachers.stored import MADE_OF, StoredTeacher, installed
+from ..teachers.stored import installed
 from ..views import Batch, view_class
 from ..views.view import as_levels
 from .dataset import SeededPipeline, check_pipelines, marks_of, pictures, pipelines_of
-from .kept import AT_POSITIONS, MARK, STORABLE, Kept, record_of
+from .kept import MARK, Kept, record_of
 from .manifest import FILE, Manifest, differences
+from .served import check_teacher, what_to_keep
 from .shards import note_shard, shard_name, write_shard
 from .store import missing_shards, write_names
 
@@ -43,7 +43,6 @@ SHARD = 64 * 2**20  # bytes of a file, about
 MOST = 256  # records of a file
 FREE = 0.95  # of the free space may be taken
 PATIENCE = 1800.0  # seconds
-PROPOSALS = ('roi_cls_logits', 'roi_deltas')
 
 
 def write_store(
@@ -92,104 +91,6 @@ def write_store(
         writer = Writer(distiller, found, kept, folder, rank, ranks)
         shown = writer.prepare(dataset, data, views, seed)
         writer.write(shown, config.train_dataloader.get('num_workers', 0))
-
-
-def what_to_keep(
-    teacher: Teacher,
-    losses: Mapping[str, DistillationLoss],
-    keep: Sequence[str] = (),
-    whole: bool = False,
-    best: int = 0,
-    dtype: str = 'float16',
-) -> Kept:
-    """What the losses of a config read, or what is named.
-
-    Args:
-        teacher: that is to be stored.
-        losses: its losses, by name.
-        keep: names of properties besides what the losses read.
-        whole: whether the outputs of a dense head are kept at all positions, whatever is read.
-        best, dtype: see :class:`Kept`.
-
-    Raises:
-        SetupError: a loss cannot be served from a store, or nothing is left to keep.
-    """
-    for name, loss in losses.items():
-        if why := _why_not(loss):
-            raise SetupError(
-                f'losses.{name} ({type(loss).__name__}) {why}. A store cannot hold that: let the '
-                'teacher of this loss run, or leave the loss out (`--cfg-options '
-                f'model.losses.{name}.weight=0`).'
-            )
-    asked = {part for each in losses.values() for r in each.read_names() for part in made_of(r)}
-    reads = tuple(name for name in STORABLE if name in asked | set(keep))
-    if unknown := [name for name in keep if name not in STORABLE or not teacher.offers(name)]:
-        raise SetupError(
-            f'--keep {" ".join(unknown)}: this teacher has no such maps; it has '
-            f'{", ".join(name for name in STORABLE if teacher.offers(name))}.'
-        )
-    if not reads:
-        raise SetupError('No loss looks at this teacher, so there is nothing to keep: see --keep.')
-    regions = {
-        each.looks_at
-        for each in losses.values()
-        for read in each.read_names()
-        if set(made_of(read)) & set(AT_POSITIONS)
-        and not (best and made_of(read) == ('cls_logits',) and each.looks_at == 'all')
-    }
-    if whole or 'all' in regions or not set(reads) & set(AT_POSITIONS):
-        if best:
-            raise SetupError(
-                '--best keeps class scores at some positions, and here whole maps are needed: '
-                'leave it out.'
-            )
-        return Kept(reads, dtype=dtype)
-    return Kept(reads, tuple(sorted(regions)), best, dtype)
-
-
-def _why_not(loss: DistillationLoss) -> str:
-    """Why a loss cannot be served from any store; empty if it can."""
-    if loss.runs_teacher:
-        return "runs layers of the teacher's on the student's maps"
-    others = [each for each in loss.read_names() if not set(made_of(each)) <= set(STORABLE)]
-    if set(others) & set(PROPOSALS):
-        what = "the teacher scores the student's proposals, which are others in each step"
-    else:
-        what = 'which is no map'
-    return f'reads {", ".join(others)}: {what}' if others else ''
-
-
-def made_of(read: str) -> tuple[str, ...]:
-    """What a property that a loss reads is made of, of what can be kept."""
-    return MADE_OF.get(read, (read,))
-
-
-def check_teacher(teacher: Teacher) -> None:
-    """Check that a teacher says the same of a picture whenever it is asked.
-
-    Raises:
-        SetupError: it does not.
-    """
-    if isinstance(teacher, StoredTeacher):
-        raise SetupError(
-            f'The {teacher.name} is stored already, in {teacher.source}. Name the config whose '
-            'teacher runs.'
-        )
-    fixed = isinstance(teacher, FrozenTeacher) or (
-        isinstance(teacher, Ensemble)
-        and teacher.pick == 'all'
-        and all(isinstance(each, FrozenTeacher) for each in teacher.members.values())
-    )
-    if not fixed:
-        raise SetupError(
-            f'The {teacher.name} ({type(teacher).__name__}) does not say the same of a picture in '
-            'each step, so it cannot be stored. Finished models can, and the mean of several.'
-        )
-    if teacher.maps_classes:
-        raise SetupError(
-            f'The {teacher.name} knows other classes than the training set, by name; a store is of '
-            'a teacher with the same ones.'
-        )
 
 
 class Views(Dataset):

@@ -6,7 +6,7 @@ from mmengine.registry import DefaultScope
 
 from kd_dense import MODELS
 from kd_dense.check import WRONG, before_training
-from kd_dense.hosts.configs import is_distiller
+from kd_dense.hosts.configs import is_distiller, teachers_of
 from tests.test_configs import CONFIGS, ROOT, read
 
 DISTILLERS = [n for n in CONFIGS if is_distiller(Config.fromfile(ROOT / 'configs' / n))]
@@ -22,5 +22,6 @@ def test_nothing_is_wrong_with_a_shipped_config(name, monkeypatch):
         distiller = MODELS.build(config.model)
     report = before_training(config, distiller, name)
     assert report.findings(WRONG) == []
-    untrained = {'teacher'} if (config.model.get('teacher') or {}).get('untrained') else set()
+    teachers = teachers_of(config.model).items()
+    untrained = {name for name, teacher in teachers if teacher.get('untrained')}
     assert {line.item for line in report.findings()} == untrained

@@ -15,7 +15,8 @@ from kd_dense.store import Kept, Store
 from kd_dense.store import shards as shard_files
 from kd_dense.store import write as writing
 from kd_dense.store.dataset import check_pipelines
-from kd_dense.store.write import Writer, check_teacher, what_to_keep
+from kd_dense.store.served import check_teacher, what_to_keep
+from kd_dense.store.write import Writer
 from tests.helpers import two_stage
 from tests.helpers.models import free_port, gfl
 from tests.helpers.processes import run_ranks
