@@ -31,6 +31,7 @@ LD_DETECTOR = 'mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py'
 PLAIN, TEACHER, CRITIC = 'student step, plain', 'teacher forward, plain', 'critic step, plain'
 MMDET = "mmdet's LD step"
 OURS = ('our step, all, float32', 'our step, all, bfloat16')
+COMPILED = tuple(f'{name} compiled' for name in OURS)
 AMP = ', amp'  # at the end of the names of steps in mixed precision
 IN_HALF = (f'student step{AMP}', f'our step, all, bfloat16{AMP}')
 STORED = 'stored'  # at the end of the names of steps whose teacher is
@@ -210,7 +211,10 @@ class Subjects:
         if how == STORED:
             teacher = dict(type='kd_dense.StoredTeacher', path=self.store)
         else:
-            teacher = dict(config=self.teacher_config(), dtype=how, untrained=True)
+            dtype, *compiled = how.split()
+            teacher = dict(
+                config=self.teacher_config(), dtype=dtype, compiled=bool(compiled), untrained=True
+            )
         return dict(
             type='kd_dense.Distiller',
             student=self.student_config(),

@@ -27,7 +27,19 @@ from typing import Any
 from mmengine.logging import MMLogger
 from mmengine.utils.dl_utils import collect_env
 
-from ..benchmark import AMP, CRITIC, IN_HALF, MMDET, OURS, PAIRS, PLAIN, STORED, Subjects, peak_of
+from ..benchmark import (
+    AMP,
+    COMPILED,
+    CRITIC,
+    IN_HALF,
+    MMDET,
+    OURS,
+    PAIRS,
+    PLAIN,
+    STORED,
+    Subjects,
+    peak_of,
+)
 from ..growth import SERIES, growth, lines
 from ..launch import at_least, command_line, edge_options
 from ..measure import all_seconds, in_fresh_process, medians, parts_of_step
@@ -56,6 +68,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rounds', type=at_least(1), default=9, help='default: %(default)s')
     parser.add_argument('--device', default='cpu', help='default: %(default)s')
     parser.add_argument('--out', help='write the numbers to this JSON file too')
+    parser.add_argument(
+        '--compiled',
+        action='store_true',
+        help='time steps whose teacher is compiled too, which takes minutes first',
+    )
     parser.add_argument('--no-memory', action='store_true', help='measure time only')
     edge_options(parser, checkpoints=False)
     return parser.parse_args()
@@ -110,6 +127,7 @@ def measure(args: argparse.Namespace, store: str) -> dict[str, Any]:
     on_gpu = args.device.startswith('cuda')
     subjects = Subjects(args.pair, args.images, args.size, args.device, store)
     names, floor = PAIRS[args.pair].subjects, PAIRS[args.pair].floor
+    names += COMPILED if args.compiled else ()
     for name in names:
         if name.endswith(STORED):
             subjects.write_store(name)

@@ -21,6 +21,7 @@ from ..hosts.checkpoints import class_names, load_completely, model_state, read_
 from ..hosts.pooling import pool_in_float32
 from ..registry import TEACHERS
 from ..views import Batch, HostInfo, View, view_class
+from .compiling import compile_parts
 from .folding import fold_batch_norms
 from .larger import Larger, LargerModel, check_scale, enlarged, larger_view, not_offered
 from .of_model import ModelTeacher, inference
@@ -43,6 +44,7 @@ class FrozenTeacher(ModelTeacher):
             compute in float32 all the same.
         fast: fold batch norms into convolutions and use the channels-last layout. The outputs stay
             equal up to rounding; what cannot be folded without changing them is left as it is.
+        compiled: run it through ``torch.compile``, which takes minutes at the start.
         same_classes: whether teacher and student must know the same classes in the same order.
             Turn it off only for losses that read no class scores.
         untrained: allow a teacher without checkpoint (to measure speed or memory, say).
@@ -64,6 +66,7 @@ class FrozenTeacher(ModelTeacher):
         checkpoint: str | Path | None = None,
         dtype: str = 'float32',
         fast: bool = True,
+        compiled: bool = False,
         same_classes: bool = True,
         untrained: bool = False,
         trust: bool = False,
@@ -72,7 +75,13 @@ class FrozenTeacher(ModelTeacher):
     ) -> None:
         if dtype not in DTYPES:
             raise SetupError(f'teacher.dtype is {dtype!r}; choose one of {", ".join(DTYPES)}.')
-        switches = dict(fast=fast, same_classes=same_classes, untrained=untrained, trust=trust)
+        switches = dict(
+            fast=fast,
+            compiled=compiled,
+            same_classes=same_classes,
+            untrained=untrained,
+            trust=trust,
+        )
         for name, value in switches.items():
             if not isinstance(value, bool):
                 raise SetupError(f'teacher.{name} is {value!r}; it is True or False.')
@@ -89,6 +98,7 @@ class FrozenTeacher(ModelTeacher):
         self.untrained = checkpoint is None
         self.dtype = DTYPES[dtype]
         self.fast = fast
+        self.compiled = compiled
         if not (classes is None or classes == BY_NAME or isinstance(classes, Mapping)):
             raise SetupError(
                 f'teacher.classes is {classes!r}; it is {BY_NAME!r}, or a dict of what the '
@@ -218,6 +228,8 @@ class FrozenTeacher(ModelTeacher):
             model.to(memory_format=torch.channels_last)
         model.to(self.dtype).eval().requires_grad_(False)
         pool_in_float32(model)
+        if self.compiled:
+            compile_parts(model)
         self._loaded = True
 
     def view(self, batch: Batch, student: View | None = None) -> View:

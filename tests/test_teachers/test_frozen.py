@@ -299,3 +299,13 @@ def test_a_teacher_comes_from_its_config_or_as_it_is():
     teacher = teacher_from(Config(dict(t=dict(config='a.py', checkpoint='a.pth', fast=False))).t)
     assert (teacher.checkpoint, teacher.fast, teacher.same_classes) == ('a.pth', False, True)
     assert teacher_from(teacher) is teacher
+
+
+def test_a_compiled_teacher_has_trunk_and_blocks_of_heads_compiled(monkeypatch):
+    found = []
+    monkeypatch.setattr(nn.Module, 'compile', lambda module: found.append(module))
+    teacher = FrozenTeacher(gfl(), untrained=True, compiled=True)
+    teacher.load(build(gfl()))
+    head = teacher.model.bbox_head
+    assert found[:2] == [teacher.model.backbone, teacher.model.neck]
+    assert found[2:] == [*head.cls_convs, *head.reg_convs]
