@@ -11,6 +11,8 @@ from ..hosts.heads import Assignment
 from ..registry import VIEWS
 from .batch import Batch
 from .dense import DenseView
+from .detections import Detections, PredictingView
+from .detr import MEMORY, DetrView
 from .features import FeatureView  # the registry holds the general views before the special ones
 from .info import HostInfo
 from .one_stage import OneStageView
@@ -67,14 +69,18 @@ def level_channels(model: nn.Module) -> list[int]:
 
 __all__ = [
     'BACKBONE',
+    'MEMORY',
     'VIEWS',
     'Assignment',
     'Batch',
     'DenseView',
+    'Detections',
+    'DetrView',
     'FeatureView',
     'HostInfo',
     'NotAnnotated',
     'OneStageView',
+    'PredictingView',
     'Read',
     'Readable',
     'RoITargets',
