@@ -12,14 +12,14 @@ from ..registry import VIEWS
 from .batch import Batch
 from .dense import DenseView
 from .detections import Detections, PredictingView
-from .detr import MEMORY, DetrView
+from .detr import DetrView
 from .features import FeatureView  # the registry holds the general views before the special ones
 from .info import HostInfo
 from .one_stage import OneStageView
 from .readable import Read, Readable, known_reads, readable
 from .segmentation import SegmentationView
 from .two_stage import RoITargets, TwoStageView
-from .view import BACKBONE, NotAnnotated, View, probe
+from .view import BACKBONE, MEMORY, NotAnnotated, View, probe
 
 _described: WeakKeyDictionary[nn.Module, HostInfo] = WeakKeyDictionary()
 

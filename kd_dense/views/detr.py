@@ -35,9 +35,7 @@ from .detections import Detections
 from .features import FeatureView
 from .info import HostInfo
 from .readable import readable
-from .view import Note, probe
-
-MEMORY = 'memory'
+from .view import ON_FEATURES, Note, probe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +54,11 @@ class DetrView(FeatureView):
     """What losses may look at in a detection transformer for one batch."""
 
     family = 'detr'
+    served_by = (
+        'SharedQueries teaches by a detection transformer whose decoder is asked the same, '
+        'QueryMatching by any detector of the same classes; losses on features ask the least of a '
+        f'pair: {ON_FEATURES}'
+    )
 
     @staticmethod
     def fits(model: Host) -> bool:
@@ -97,25 +100,6 @@ class DetrView(FeatureView):
         levels = rows.split([h * w for h, w in self.level_sizes], dim=-1)
         pairs = zip(levels, self.level_sizes, strict=True)
         return tuple(level.unflatten(-1, size) for level, size in pairs)
-
-    def stage(self, name: int | str) -> Tensor:
-        """The map of one stage, (N, C, h, w).
-
-        Args:
-            name: as in other views, or ``'memory.1'``, with an index into :attr:`memory`.
-
-        Raises:
-            SetupError: there is no such stage.
-        """
-        before, _, number = str(name).partition('.')
-        if before != MEMORY:
-            return super().stage(name)
-        if not number.isdecimal() or int(number) >= len(self.memory):
-            raise SetupError(
-                f'This {type(self.model).__name__} has no stage {name!r}; its memory has '
-                f'{len(self.memory)} maps, {MEMORY}.0 to {MEMORY}.{len(self.memory) - 1}.'
-            )
-        return self.memory[int(number)]
 
     @cached_property
     def _encoded(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -218,7 +202,8 @@ class DetrView(FeatureView):
             self._added = added_queries(outputs[1])
 
         def note_answers(_: tuple, outputs: tuple) -> None:
-            self._answered = tuple(without(each, self._added, dim=2) for each in outputs[:2])
+            logits, boxes = (without(each, self._added, dim=2) for each in outputs[:2])
+            self._answered = logits, boxes
 
         return [
             *super()._notes(),
