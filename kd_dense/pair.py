@@ -13,7 +13,6 @@ from .teachers import Teacher
 from .views import HostInfo, Read, Readable, View, host_info, known_reads, view_class
 
 ByName = Mapping[str, DistillationLoss] | Losses
-AGREE = 'Choose a teacher that agrees with the student there, or leave out the losses named; '
 MOST = 4  # differing classes that are named
 
 
@@ -142,7 +141,15 @@ def check_pair(student: nn.Module, teacher: Teacher, losses: ByName, name: str =
     raise SetupError(
         f'{title} ({theirs.head}) and {name} ({ours.head}) do not fit:\n  - '
         + '\n  - '.join(findings)
-        + f'\n{AGREE}{view_class(student).served_by}.{allowed}'
+        + f'\n{what_to_do(student)}{allowed}'
+    )
+
+
+def what_to_do(student: nn.Module) -> str:
+    """The way out where a teacher does not agree with a student, in a sentence."""
+    return (
+        'Choose a teacher that agrees with the student there, or leave out the losses named; '
+        f'{view_class(student).served_by}.'
     )
 
 

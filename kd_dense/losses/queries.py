@@ -15,6 +15,9 @@ from .base import DistillationLoss
 from .binary import box_disagreement
 from .checks import check_not_negative
 
+# GIoU is the same at any scale, but for an epsilon on the areas: at this one it is small
+LARGE = 1024
+
 
 def class_divergence(logits: Tensor, scores: Tensor, activation: str) -> Tensor:
     """KL(P(object) || P(query)) of the classes: Bernoullis, or one distribution with background.
@@ -55,7 +58,7 @@ def box_differences(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
     """
     dtype = torch.promote_types(ours.dtype, torch.float32)
     ours, theirs = ours.to(dtype), theirs.detach().to(dtype)
-    apart = box_disagreement(bbox_cxcywh_to_xyxy(ours), bbox_cxcywh_to_xyxy(theirs))
+    apart = box_disagreement(*(bbox_cxcywh_to_xyxy(each * LARGE) for each in (ours, theirs)))
     return (ours - theirs).abs().sum(dim=-1), apart
 
 

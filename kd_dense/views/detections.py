@@ -10,6 +10,7 @@ from mmdet.structures.bbox import bbox_xyxy_to_cxcywh, get_box_tensor
 from torch import Tensor
 
 from ..errors import SetupError
+from ..hosts.heads import classifier_of
 from .readable import readable
 from .view import View
 from .watch import replaced
@@ -58,6 +59,6 @@ class PredictingView(View):
             )
         height, width = size
         pixels = torch.tensor([width, height, width, height], device=found.labels.device)
-        classes = F.one_hot(found.labels.long(), self.head.num_classes)
+        classes = F.one_hot(found.labels.long(), classifier_of(self.model).num_classes)
         boxes = bbox_xyxy_to_cxcywh(get_box_tensor(found.bboxes).float() / pixels)
         return Detections(found.scores.float()[:, None] * classes, boxes)

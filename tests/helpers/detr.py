@@ -28,7 +28,7 @@ BOX_COSTS = [
 def _host(
     kind: str, head: str, queries: int, base: int, dropout: float, costs: str, width: int = WIDTH
 ) -> dict:
-    backbone = gfl(base=base)['backbone']
+    backbone = gfl(base=base)['backbone'] | dict(norm_eval=True)
     levels = 1 if kind in ('DETR', 'ConditionalDETR', 'DABDETR') else 2
     backbone['out_indices'] = (3,) if levels == 1 else (2, 3)
     normalised = dict(normalize=True, num_feats=width // 2)
