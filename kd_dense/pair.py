@@ -166,7 +166,7 @@ def _unknown(loss: DistillationLoss, student: nn.Module) -> list[str]:
         ]
     return [
         f'{type(loss).__name__} reads {", ".join(unknown)}, which kd_dense does not know of a '
-        f'{type(student).__name__} ({view.family}); {view.served_by}'
+        f'{type(student).__name__} ({view.family})'
     ]
 
 

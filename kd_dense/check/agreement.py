@@ -36,7 +36,7 @@ def examine_pair(built: Built, section: Section) -> None:
     section.summary = f'{heads}, strides {" and ".join(strides)}'
     differences = {name: built.differences(name) for name in built.teachers}
     differ = any(differences.values())
-    way_out = what_to_do(built.student) if differ else ''
+    way_out = '' if built.student is None else what_to_do(built.student)
     # views of other hosts may compare more
     more = {k: words for info in known for k, words in info.compared().items() if k not in SHOWN}
     for what, item in (ITEMS | more).items():
@@ -64,7 +64,7 @@ def examine_pair(built: Built, section: Section) -> None:
                 if name in built.infos:
                     found = found or objections(teacher, each, loss, told=differ)
                 for problem in found:
-                    section.tell(f'losses.{each}', problem=problem)
+                    section.tell(f'losses.{each}', problem=problem, way_out=way_out)
 
 
 def _levels(role: str, model: nn.Module, section: Section) -> None:
