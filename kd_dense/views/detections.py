@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import SetupError
 from ..hosts.heads import classifier_of
 from .readable import readable
-from .view import View
+from .view import View, in_half_precision
 from .watch import replaced
 
 
@@ -38,12 +38,12 @@ class PredictingView(View):
         Raises:
             SetupError: the model finds no boxes, or runs in half precision.
         """
-        features = self.features
-        if features[0].dtype.itemsize < 4:
+        if in_half_precision(self.model):
             raise SetupError(
                 f'A {type(self.model).__name__} finds objects in single precision only: '
                 "suppression knows no half one. Leave the teacher's `dtype` out."
             )
+        features = self.features
         samples = [type(each)(metainfo=each.metainfo) for each in self.batch.samples]
         with self._context(), replaced(self.model, 'extract_feat', lambda *_: features):
             found = self.model.predict(self.batch.images, samples, rescale=False)

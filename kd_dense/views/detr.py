@@ -35,7 +35,7 @@ from .detections import Detections
 from .features import FeatureView
 from .info import HostInfo
 from .readable import readable
-from .view import ON_FEATURES, Note, probe
+from .view import ON_FEATURES, Note, in_half_precision, probe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +104,12 @@ class DetrView(FeatureView):
     @cached_property
     def _encoded(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the decoder is given besides its queries, and what the encoder returns."""
-        features = self.features
-        if features[0].dtype.itemsize < 4:
+        if in_half_precision(self.model):
             raise SetupError(
                 f'The transformer of a {type(self.model).__name__} runs in single precision only: '
                 "mmdet computes its positions so. Leave the teacher's `dtype` out."
             )
+        features = self.features
         with self._context():
             inputs, given = self.model.pre_transformer(features, self._samples)
             return given, self.model.forward_encoder(**inputs)

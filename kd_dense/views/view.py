@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..class_map import ClassMap
 from ..errors import SetupError
@@ -342,6 +342,11 @@ def at_rest(
     finally:
         for module in training:
             module.training = True
+
+
+def in_half_precision(model: nn.Module) -> bool:
+    """Whether the weights of a model are in half precision; under autocast they are not."""
+    return next(model.parameters()).dtype.itemsize < 4
 
 
 def as_levels(features: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:

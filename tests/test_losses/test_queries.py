@@ -59,6 +59,14 @@ def optimizer(model, lr: float = 1e-3):
     return build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=lr)))
 
 
+def unlabelled() -> dict:
+    data = pairs.raw(SIZES)
+    for sample in data['data_samples']:
+        sample.set_metainfo({MARK: False})
+        del sample.gt_instances
+    return data
+
+
 # -- on every host -----------------------------------------------------------------------------
 
 
@@ -71,11 +79,7 @@ def test_two_steps_with_another_number_of_queries_and_a_step_without_labels(host
         logs = model.train_step(pairs.raw(SIZES, boxes), wrapper)
         values = {name: float(logs[f'loss_kd_{name}']) for name in LOSSES}
         assert logs['loss'].isfinite() and all(value > 0 for value in values.values()), values
-    bare = pairs.raw(SIZES)
-    for sample in bare['data_samples']:
-        sample.set_metainfo({MARK: False})
-        del sample.gt_instances
-    logs = model.train_step(bare, wrapper)
+    logs = model.train_step(unlabelled(), wrapper)
     assert all(logs[f'loss_kd_{name}_unlabelled'] > 0 for name in LOSSES)
     for name, value in model.teacher.model.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -323,6 +327,11 @@ def test_under_autocast_the_queries_are_answered_in_single_precision():
         value = kind()(student, teacher)
         assert value.dtype == torch.float32 and value.isfinite()
         value.backward(retain_graph=True)
+    losses = {name: LOSSES[name] for name in KINDS}
+    trained = distiller(detr(), detr(), losses, unlabelled_weight=1.0)
+    with torch.autocast('cpu', torch.bfloat16):  # the student's pass is then our own
+        logs = trained.train_step(unlabelled(), optimizer(trained))
+    assert logs['loss'].isfinite() and logs['loss_kd_shared_unlabelled'] > 0
 
 
 # -- which pairs -------------------------------------------------------------------------------
