@@ -13,13 +13,6 @@ from .teachers import Teacher
 from .views import HostInfo, Read, Readable, View, host_info, known_reads, view_class
 
 ByName = Mapping[str, DistillationLoss] | Losses
-ON_FEATURES = (
-    'losses on features work on it: hints (FeatureImitation) and PKD (PearsonDistillation)'
-)
-AGREE = (
-    'Choose a teacher that agrees with the student there, or leave out the losses named; losses on '
-    'features ask the least of a pair: hints (FeatureImitation) and PKD (PearsonDistillation).'
-)
 MOST = 4  # differing classes that are named
 
 
@@ -92,7 +85,9 @@ def differences(
         # the shapes of anchors differ wherever their number does, which is told already
         if what == 'anchors' and ours.num_anchors != teacher.num_anchors:
             continue
-        if minding and values[0] != values[1]:
+        # a field of one kind of view alone: that the families differ is told already
+        told = values[1] is None and ours.family != teacher.family
+        if minding and values[0] != values[1] and not told:
             found.append(Difference(what, words, *values, minding))
     first = [each for each in found if each.what == 'num_classes' and same_classes]
     return first + [each for each in found if each not in first]
@@ -146,7 +141,15 @@ def check_pair(student: nn.Module, teacher: Teacher, losses: ByName, name: str =
     raise SetupError(
         f'{title} ({theirs.head}) and {name} ({ours.head}) do not fit:\n  - '
         + '\n  - '.join(findings)
-        + f'\n{AGREE}{allowed}'
+        + f'\n{what_to_do(student)}{allowed}'
+    )
+
+
+def what_to_do(student: nn.Module) -> str:
+    """The way out where a teacher does not agree with a student, in a sentence."""
+    return (
+        'Choose a teacher that agrees with the student there, or leave out the losses named; '
+        f'{view_class(student).served_by}.'
     )
 
 
@@ -163,7 +166,7 @@ def _unknown(loss: DistillationLoss, student: nn.Module) -> list[str]:
         ]
     return [
         f'{type(loss).__name__} reads {", ".join(unknown)}, which kd_dense does not know of a '
-        f'{type(student).__name__} ({view.family}); {ON_FEATURES}'
+        f'{type(student).__name__} ({view.family})'
     ]
 
 

@@ -72,7 +72,8 @@ PUBLIC = {
         'pkd_two_stage',
     ),
     'Faster R-CNN teaches DETR': (
-        'detr/detr_r50_8xb2-150e_coco', 'faster_rcnn/faster-rcnn_r101_fpn_2x_coco', 'pkd'
+        'detr/detr_r50_8xb2-150e_coco', 'faster_rcnn/faster-rcnn_r101_fpn_2x_coco',
+        'detr_matching',
     ),
     'PSPNet': (
         'pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024',

@@ -14,7 +14,7 @@ from kd_dense.compose import add_recipes, check_recipe, preferred, read_recipe, 
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, read_model_config
 from kd_dense.views import VIEWS, view_class
-from tests.helpers import models, pairs, segmentation, two_stage
+from tests.helpers import detr, models, pairs, segmentation, two_stage
 
 
 def ssd() -> dict:
@@ -61,6 +61,7 @@ HOSTS = dict(
     faster_rcnn=two_stage.faster_rcnn,
     mask_rcnn=two_stage.mask_rcnn,
     cascade_rcnn=two_stage.cascade_rcnn,
+    dino=detr.dino,
     pspnet=segmentation.segmentor,
     mask2former=mask_former,
 )
@@ -77,6 +78,7 @@ FITTING = dict(
     faster_rcnn=ON_FEATURES | ON_BOXES | ON_TWO_STAGE,
     mask_rcnn=ON_FEATURES | ON_BOXES | ON_TWO_STAGE,
     cascade_rcnn=ON_FEATURES,
+    dino=ON_FEATURES | {'detr', 'detr_matching'},
     pspnet=ON_FEATURES | {'cwd', 'dist', 'merit', 'mgd_segmentation', 'structured'},
     mask2former=ON_FEATURES,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ..hosts.checkpoints import STUDENT
-from ..pair import AGREE, objections, unmet
+from ..pair import objections, unmet, what_to_do
 from ..views import OneStageView, TwoStageView, probe, view_class
 from .built import Built
 from .findings import Section
@@ -36,6 +36,7 @@ def examine_pair(built: Built, section: Section) -> None:
     section.summary = f'{heads}, strides {" and ".join(strides)}'
     differences = {name: built.differences(name) for name in built.teachers}
     differ = any(differences.values())
+    way_out = '' if built.student is None else what_to_do(built.student)
     # views of other hosts may compare more
     more = {k: words for info in known for k, words in info.compared().items() if k not in SHOWN}
     for what, item in (ITEMS | more).items():
@@ -52,7 +53,7 @@ def examine_pair(built: Built, section: Section) -> None:
         problems = [built.item(f'The {d}.', name) for name, found in minded.items() for d in found]
         losses = [loss for found in minded.values() for each in found for loss in each.losses]
         told = {'losses': losses} if losses else {}
-        section.tell(item, *cells, problem=' '.join(problems), way_out=AGREE, **told)
+        section.tell(item, *cells, problem=' '.join(problems), way_out=way_out, **told)
     for role, model in built.models.items():
         _levels(role, model, section)
         _background(role, model, section)
@@ -63,7 +64,7 @@ def examine_pair(built: Built, section: Section) -> None:
                 if name in built.infos:
                     found = found or objections(teacher, each, loss, told=differ)
                 for problem in found:
-                    section.tell(f'losses.{each}', problem=problem)
+                    section.tell(f'losses.{each}', problem=problem, way_out=way_out)
 
 
 def _levels(role: str, model: nn.Module, section: Section) -> None:

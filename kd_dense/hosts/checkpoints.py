@@ -186,12 +186,24 @@ def compare_weights(model: nn.Module, state: Mapping[str, Tensor]) -> WeightComp
         len(own),
         # batch counters are not used in evaluation, and checkpoints from before 2018 lack them
         [k for k in own if k not in state and not k.endswith('num_batches_tracked')],
-        [k for k in state if k not in own],
+        [k for k in state if k not in own and not _second_name(k, state, own)],
         [
             f'{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}'
             for k in own
             if k in state and state[k].shape != own[k].shape
         ],
+    )
+
+
+def _second_name(name: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
+    """Whether a weight that a model does not have is one that it has, under another part's name.
+
+    mmdet's DDQ, for one, registers layers of its head in its decoder too when it first trains.
+    """
+    within = name.partition('.')[2]
+    return bool(within) and any(
+        k in own and k.partition('.')[2] == within and torch.equal(state[k], state[name])
+        for k in state
     )
 
 

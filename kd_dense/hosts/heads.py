@@ -135,7 +135,7 @@ def is_segmentor(model: nn.Module) -> bool:
     return all(hasattr(model.decode_head, name) for name in ('cls_seg', 'loss_by_feat'))
 
 
-def classifier_of(model: nn.Module) -> nn.Module:
+def classifier_of(model: nn.Module) -> Any:
     """The head that knows the classes, the last one of a cascade; else the model itself."""
     for owner in (model, getattr(model, 'roi_head', None)):
         for name in CLASSIFIERS:

@@ -61,5 +61,24 @@ def numbered_generator(
         number: of the drawing.
         device: where it draws.
     """
-    mixed = (seed * 1_000_003 + number) * 4096 + dist.get_rank()
-    return torch.Generator(device).manual_seed(mixed)
+    return torch.Generator(device).manual_seed(_mixed(seed, number))
+
+
+@contextmanager
+def numbered_rng(seed: int, number: int, device: torch.device) -> Iterator[None]:
+    """Draw torch's own random numbers for the n-th time, inside; the state outside stays.
+
+    For what takes no generator, as the dropout of a host does.
+
+    Args:
+        seed, number: see :func:`numbered_generator`.
+        device: where it draws, besides the CPU.
+    """
+    with torch.random.fork_rng(devices=[] if device.type == 'cpu' else [device]):
+        torch.manual_seed(_mixed(seed, number))
+        yield
+
+
+def _mixed(seed: int, number: int) -> int:
+    """The seed of the n-th drawing of this rank."""
+    return (seed * 1_000_003 + number) * 4096 + dist.get_rank()

@@ -21,7 +21,10 @@ from .merit import MeritBased, binary_merit, merit_mixture
 from .pair_wise import PairWise, affinity, pool_nodes
 from .pearson import PearsonDistillation, shared_levels, standardized_squared_error
 from .pixel_wise import PixelWise, pixel_cross_entropy, pixel_kl
+from .queries import box_differences, class_divergence
+from .query_matching import QueryMatching, matched
 from .relation import RelationDistillation, correlation
+from .shared_queries import SharedQueries
 from .soft_cross_entropy import (
     ClassWeightedSoftCrossEntropy,
     weighted_soft_binary_cross_entropy,
@@ -49,7 +52,9 @@ __all__ = [
     'PairWise',
     'PearsonDistillation',
     'PixelWise',
+    'QueryMatching',
     'RelationDistillation',
+    'SharedQueries',
     'SoftTargets',
     'TemperedCrossEntropy',
     'affinity',
@@ -57,8 +62,10 @@ __all__ = [
     'binary_distillation',
     'binary_merit',
     'bounded_squared_error',
+    'box_differences',
     'box_disagreement',
     'channel_kl',
+    'class_divergence',
     'confidence_weighted',
     'correlation',
     'decoupled_kl',
@@ -68,6 +75,7 @@ __all__ = [
     'global_divisor',
     'masked_absolute_error',
     'masked_squared_error',
+    'matched',
     'merit_mixture',
     'permuted_logits',
     'pixel_cross_entropy',

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import SetupError
 from ..registry import MODELS
 from ..views import View
 from .adapters import adapter_options, build_adapters, paired_stages, reset_adapters
@@ -17,9 +16,9 @@ from .base import DistillationLoss, global_divisor
 from .checks import check_temperature
 from .functional import prepare_logits
 from .maps import (
-    LEVELS,
+    GROUPS,
     all_stages,
-    check_stage,
+    check_stages,
     size_of,
     stage_reads,
     teacher_map,
@@ -78,7 +77,7 @@ class ChannelWise(DistillationLoss):
     Args:
         stages: ``('logits',)``, ``('head',)``, what a segmentor's classifier reads, indices of
             feature maps, or ``('backbone.2',)``, of the backbone's; ``('levels',)`` stands for
-            all feature maps.
+            all feature maps, ``('memory',)`` for all of what a transformer's encoder returns.
         temperature: T.
         weight: see :class:`DistillationLoss`.
         adapter: as of :class:`~kd_dense.losses.imitation.FeatureImitation`; one for each stage.
@@ -96,12 +95,7 @@ class ChannelWise(DistillationLoss):
         adapter: str = 'auto',
     ) -> None:
         super().__init__(weight)
-        stages = (stages,) if isinstance(stages, int | str) else tuple(stages)
-        if not stages:
-            raise SetupError("stages is empty; name at least one, such as 'logits'.")
-        for stage in stages:
-            if stage != LEVELS:
-                check_stage(stage)
+        stages = check_stages(stages)
         check_temperature(temperature)
         self.options = adapter_options(adapter)
         self.reads = tuple(dict.fromkeys(map(stage_reads, stages)))
@@ -127,7 +121,7 @@ class ChannelWise(DistillationLoss):
 
     def forward(self, student: View, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""
-        levels = len(student.features) if LEVELS in self.stages else 0
+        levels = len(student.features) if set(GROUPS) & set(self.stages) else 0
         stages = all_stages(self.stages, levels)
         adapters = self.adapters or [nn.Identity()] * len(stages)
         values = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..errors import SetupError
@@ -17,6 +18,19 @@ def check_temperature(temperature: float) -> None:
     """Raise SetupError unless the temperature is positive."""
     if not temperature > 0:
         raise SetupError(f'temperature is {temperature}; it must be above 0.')
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """Raise SetupError unless a value is a finite number, 0 or more."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf:
+        raise SetupError(f'{name} is {value!r}; it must be a finite number, 0 or more.')
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise SetupError unless a value is a whole number, 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise SetupError(f'{name} is {value!r}; it must be a whole number, 1 or more.')
 
 
 def softmax_demands(student: Any) -> list[str]:

@@ -10,11 +10,18 @@ from torch import Tensor, nn
 
 from ..errors import SetupError
 from ..registry import MODELS
-from ..views import View, stage_channels, view_class
-from .adapters import adapter_options, align, build_adapters, paired_channels, reset_adapters
+from ..views import View
+from .adapters import (
+    adapter_options,
+    align,
+    build_adapters,
+    paired_channels,
+    paired_stages,
+    reset_adapters,
+)
 from .base import DistillationLoss, global_divisor
 from .checks import check_choice
-from .maps import LEVELS, OF_ANY_SIZE, check_stage, size_of, stage_name, stage_reads
+from .maps import GROUPS, LEVELS, OF_ANY_SIZE, check_stages, size_of, stage_name, stage_reads
 from .regions import (
     REGIONS,
     check_region,
@@ -105,9 +112,10 @@ class FeatureImitation(DistillationLoss):
         criterion: ``'l2'``, the squared error, or ``'l1'``, the absolute one.
         align: ``'none'``, levels have the same strides; ``'interpolate'``, each of the student's
             levels, adapted, is interpolated to the size of the teacher's level of the same rank.
-        stage: ``'levels'``, all of them, or one map, the guided layer of [1]: the index of a
-            feature map, ``'backbone.2'``, of the backbone's, or ``'head'``, what a segmentor's
-            classifier reads. One map alone knows no region but ``'all'``.
+        stage: ``'levels'``, all of them; ``'memory'``, all of what a transformer's encoder returns;
+            or one map, the guided layer of [1]: the index of a feature map, ``'backbone.2'``, of
+            the backbone's, or ``'head'``, what a segmentor's classifier reads. All but the levels
+            know no region but ``'all'``.
 
     Raises:
         SetupError: an unknown choice.
@@ -125,13 +133,12 @@ class FeatureImitation(DistillationLoss):
     ) -> None:
         super().__init__(weight)
         check_region(region)
-        if stage != LEVELS:
-            check_stage(stage)
-            if region != 'all':
-                raise SetupError(
-                    f'region {region!r} is one of all feature levels, and stage is {stage!r}; '
-                    "leave out the stage, or take `region='all'`."
-                )
+        check_stages(stage)
+        if stage != LEVELS and region != 'all':
+            raise SetupError(
+                f'region {region!r} is one of all feature levels, and stage is {stage!r}; '
+                "leave out the stage, or take `region='all'`."
+            )
         check_choice('variant', variant, ('paper', 'reference'))
         check_choice('criterion', criterion, tuple(CRITERIA))
         check_choice('align', align, ('none', 'interpolate'))
@@ -155,11 +162,7 @@ class FeatureImitation(DistillationLoss):
         if self.stage == LEVELS:
             channels = paired_channels(student, teacher)
         else:
-            read = stage_name(self.stage)
-            if not (hasattr(view_class(student), read) and teacher.offers(read)):
-                return  # refused with the pair
-            ours = stage_channels(student, self.stage, read)
-            channels = [(ours, teacher.channels(self.stage, read))]
+            channels = [pair for _, pair in paired_stages(self, (self.stage,), student, teacher)]
         self.adapters = build_adapters(channels, self.options, self.adapter != 'auto')
 
     def init_weights(self) -> None:
@@ -197,7 +200,9 @@ class FeatureImitation(DistillationLoss):
         return torch.stack(totals).sum() / global_divisor(torch.stack(counts).sum())
 
     def _maps(self, view: View) -> tuple[Tensor, ...]:
-        return view.features if self.stage == LEVELS else (view.stage(self.stage),)
+        if self.stage in GROUPS:
+            return getattr(view, stage_name(self.stage))
+        return (view.stage(self.stage),)
 
     def _masks(self, student: Any, teacher: View, maps: tuple[Tensor, ...]) -> list[Tensor]:
         """Which positions of the student's maps count."""

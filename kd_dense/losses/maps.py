@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import SetupError
-from ..views import BACKBONE, Read, View
+from ..views import BACKBONE, MEMORY, Read, View
 from .checks import softmax_demands
 
 NAMED: dict[int | str, str] = {  # and what a loss on them reads
@@ -19,8 +19,13 @@ NAMED: dict[int | str, str] = {  # and what a loss on them reads
 }
 LOGITS = {'decode': 'seg_logits', 'auxiliary': 'aux_logits'}  # a segmentor's, by their heads
 OF_ANY_SIZE = Read('features', agree=('num_levels',))  # maps are brought to the student's size
-OF_BACKBONE = Read('backbone_features', agree=())
 LEVELS = 'levels'  # stands for all feature maps, one by one
+ALL_MEMORY = 'memory'  # and for all maps that a transformer's encoder returns
+GROUPS = (LEVELS, ALL_MEMORY)
+INDEXED = {  # what a loss reads on maps that are called NAME.INDEX
+    BACKBONE: Read('backbone_features', agree=()),
+    MEMORY: Read('memory', agree=()),
+}
 
 
 def logits_demands(part: str, student: Any) -> list[str]:
@@ -38,34 +43,60 @@ def logits_demands(part: str, student: Any) -> list[str]:
 def check_stage(stage: int | str) -> None:
     """Raise SetupError unless a stage can be called so."""
     index = isinstance(stage, int) and not isinstance(stage, bool)
-    if stage not in NAMED and not index and not _of_backbone(stage):
+    if stage not in NAMED and not index and _indexed(stage) is None:
         raise SetupError(
             f'stage is {stage!r}; it must be the index of a feature map, '
-            f"'{BACKBONE}INDEX' of a map of the backbone, or one of "
-            f"{', '.join(map(repr, NAMED))}: 'logits' of a segmentor's decode head, or 'head', "
-            'what its classifier reads.'
+            f"'{BACKBONE}INDEX' of a map of the backbone, '{MEMORY}INDEX' of one that a "
+            f"transformer's encoder returns, or one of {', '.join(map(repr, NAMED))}: 'logits' of "
+            "a segmentor's decode head, or 'head', what its classifier reads."
         )
 
 
+def check_stages(stages: int | str | Sequence[int | str]) -> tuple[int | str, ...]:
+    """Stages from a config, one or several, or one of :data:`GROUPS`.
+
+    Raises:
+        SetupError: there is none, or one cannot be called so.
+    """
+    found = (stages,) if isinstance(stages, int | str) else tuple(stages)
+    if not found:
+        raise SetupError(f"stages is empty; name at least one, such as '{LEVELS}'.")
+    for stage in found:
+        if stage not in GROUPS:
+            check_stage(stage)
+    return found
+
+
 def all_stages(stages: Sequence[int | str], levels: int) -> tuple[int | str, ...]:
-    """The stages one by one, ``'levels'`` as the indices of that many feature maps."""
-    each = (range(levels) if stage == LEVELS else (stage,) for stage in stages)
-    return tuple(chain.from_iterable(each))
+    """The stages one by one, those of :data:`GROUPS` as that many maps."""
+    groups: dict[int | str, list[int | str]] = {
+        LEVELS: list(range(levels)),
+        ALL_MEMORY: [f'{MEMORY}{level}' for level in range(levels)],
+    }
+    return tuple(chain.from_iterable(groups.get(stage, [stage]) for stage in stages))
 
 
 def stage_name(stage: int | str) -> str:
     """Name of the property of a view that a stage is found in."""
-    return OF_BACKBONE.name if _of_backbone(stage) else NAMED.get(stage, OF_ANY_SIZE.name)
+    read = stage_reads(stage)
+    return read if isinstance(read, str) else read.name
 
 
 def stage_reads(stage: int | str) -> str | Read:
     """What a loss on a stage reads of both views."""
-    return OF_BACKBONE if _of_backbone(stage) else NAMED.get(stage, OF_ANY_SIZE)
+    if stage == ALL_MEMORY:
+        return INDEXED[MEMORY]
+    if stage in NAMED:
+        return NAMED[stage]
+    return _indexed(stage) or OF_ANY_SIZE
 
 
-def _of_backbone(stage: int | str) -> bool:
+def _indexed(stage: int | str) -> Read | None:
     text = str(stage)
-    return text.startswith(BACKBONE) and text.removeprefix(BACKBONE).isdecimal()
+    for before, read in INDEXED.items():
+        if text.startswith(before) and text.removeprefix(before).isdecimal():
+            return read
+    return None
 
 
 def teacher_map(teacher: View, stage: int | str, size: tuple[int, int]) -> Tensor:

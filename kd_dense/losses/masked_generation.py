@@ -18,7 +18,7 @@ from .imitation import masked_squared_error
 from .maps import (
     LEVELS,
     all_stages,
-    check_stage,
+    check_stages,
     size_of,
     stage_reads,
     teacher_map,
@@ -79,7 +79,8 @@ class MaskedGeneration(DistillationLoss):
     Args:
         masked: the share of positions that is masked, from 0 up to but not 1.
         weight: see :class:`DistillationLoss`.
-        stages: ``('levels',)``, all feature maps, or indices of some; ``'head'`` of segmentors.
+        stages: ``('levels',)``, all feature maps, or indices of some; ``'head'`` of segmentors;
+            ``('memory',)``, all that a transformer's encoder returns.
         adapter: as of :class:`~kd_dense.losses.imitation.FeatureImitation`; one for each stage.
         per_position: whether to divide by positions and channels.
         seed: of the masks.
@@ -98,12 +99,7 @@ class MaskedGeneration(DistillationLoss):
         seed: int = 0,
     ) -> None:
         super().__init__(weight)
-        stages = (stages,) if isinstance(stages, int | str) else tuple(stages)
-        if not stages:
-            raise SetupError("stages is empty; name at least one, such as 'levels'.")
-        for stage in stages:
-            if stage != LEVELS:
-                check_stage(stage)
+        stages = check_stages(stages)
         if not 0 <= masked < 1:
             raise SetupError(
                 f'masked is {masked}; it is the share of positions to mask, from 0 to below 1.'

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import SetupError
 from ..registry import MODELS
-from ..views import Read, View, host_info, level_channels
+from ..views import MEMORY, Read, View, host_info, level_channels, stage_channels, view_class
 from .adapters import adapter_options, build_adapters, reset_adapters
 from .base import DistillationLoss
-from .maps import resized, size_of
+from .checks import check_choice
+from .maps import GROUPS, LEVELS, resized, size_of, stage_name
 
 if TYPE_CHECKING:
     from ..teachers import Teacher
@@ -121,9 +122,10 @@ class PearsonDistillation(DistillationLoss):
         weight: see :class:`DistillationLoss`.
         levels: the student's levels to use, as indices; None for all that both sides share.
         adapter: as of :class:`~kd_dense.losses.imitation.FeatureImitation`.
+        stage: ``'levels'``, or ``'memory'``, what a transformer's encoder returns of them.
 
     Raises:
-        SetupError: an unknown adapter; on building the pair, no level in common.
+        SetupError: an unknown adapter or stage; on building the pair, no level in common.
     """
 
     def __init__(
@@ -131,10 +133,14 @@ class PearsonDistillation(DistillationLoss):
         weight: float = 10.0,
         levels: Sequence[int] | None = None,
         adapter: str | Mapping[str, Any] = 'auto',
+        stage: Literal['levels', 'memory'] = 'levels',
     ) -> None:
         super().__init__(weight)
+        check_choice('stage', stage, GROUPS)
         self.options = adapter_options(adapter)
-        self.reads = (Read('features', agree=()),)  # which levels are shared, it finds itself
+        # which levels are shared, it finds itself
+        self.reads = (Read(stage_name(stage), agree=()),)
+        self.stage = stage
         self.levels = levels
         self.adapter = adapter
         self.pairs: list[tuple[int, int]] = []
@@ -147,8 +153,20 @@ class PearsonDistillation(DistillationLoss):
         if self.options is None:
             self.adapters = nn.ModuleList(nn.Identity() for _ in self.pairs)
             return
-        mine, others = level_channels(student), teacher.level_channels()
-        channels = [(mine[i], others[j]) for i, j in self.pairs]
+        if self.stage == LEVELS:
+            mine, others = level_channels(student), teacher.level_channels()
+            channels = [(mine[i], others[j]) for i, j in self.pairs]
+        else:
+            read = stage_name(self.stage)
+            if not (hasattr(view_class(student), read) and teacher.offers(read)):
+                return  # refused with the pair
+            channels = [
+                (
+                    stage_channels(student, f'{MEMORY}{i}', read),
+                    teacher.channels(f'{MEMORY}{j}', read),
+                )
+                for i, j in self.pairs
+            ]
         self.adapters = build_adapters(channels, self.options, self.adapter != 'auto')
 
     def init_weights(self) -> None:
@@ -157,10 +175,11 @@ class PearsonDistillation(DistillationLoss):
 
     def forward(self, student: View, teacher: View) -> Tensor:
         """The raw loss of one batch, a scalar."""
+        read = stage_name(self.stage)
         values = []
         for (mine, other), adapter in zip(self.pairs, self.adapters, strict=True):
-            ours = adapter(student.features[mine].float())
+            ours = adapter(getattr(student, read)[mine].float())
             size = size_of(ours)
-            theirs = resized(teacher.features[other].detach().float(), size)
+            theirs = resized(getattr(teacher, read)[other].detach().float(), size)
             values.append(standardized_squared_error(ours, theirs, student.valid_at(size)))
         return torch.stack(values).sum()

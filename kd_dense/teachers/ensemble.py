@@ -31,7 +31,7 @@ from .base import Teacher
 from .build import teacher_from
 
 # features of two models have no common basis
-NOT_AVERAGED = ('features', 'backbone_features', 'head_features')
+NOT_AVERAGED = ('features', 'backbone_features', 'head_features', 'detections')
 FUSION = (
     'Finished detections of any detectors are fused, for evaluation: `kd-dense test` of a config '
     "with `model=dict(type='kd_dense.WeightedBoxesFusion', members=...)`"
@@ -252,7 +252,7 @@ def _second_stage(view: Any, model: Host) -> list[Host]:
 
 def _only_features(model: Host | None) -> str:
     kind = type(model).__name__
-    return f'Of a {kind} only features are known, and those are not averaged. {FUSION}.'
+    return f'What a {kind} computes is not averaged. {FUSION}.'
 
 
 # -- views -----------------------------------------------------------------------------------------

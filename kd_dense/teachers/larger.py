@@ -34,6 +34,8 @@ from ..losses.maps import size_of
 from ..views import (
     Batch,
     DenseView,
+    Detections,
+    DetrView,
     FeatureView,
     OneStageView,
     SegmentationView,
@@ -172,8 +174,42 @@ class Larger(View):
         return found
 
 
-class LargerFeatures(Larger, FeatureView):
+class LargerPredicting(Larger):
+    """Objects are found in the larger images; their boxes are shares of the image in both."""
+
+    larger: Any
+
+    @readable(agree=('num_classes',))
+    def detections(self) -> list[Detections]:
+        """The objects found in each image, N times."""
+        return self.larger.detections
+
+
+class LargerFeatures(LargerPredicting, FeatureView):
     """What losses on features may look at in any host that sees other images."""
+
+
+class LargerDetr(LargerPredicting, DetrView):
+    """What losses may look at in a detection transformer that sees other images.
+
+    What enters and leaves its decoder is in shares of the image.
+    """
+
+    larger: DetrView
+
+    @readable(agree=('strides',))
+    def memory(self) -> tuple[Tensor, ...]:
+        """What the encoder returns: L maps (N, C, H, W)."""
+        return tuple(self._brought('memory'))
+
+    @readable(agree=('family', 'queries'))
+    def queries(self) -> dict[str, Tensor]:
+        """What the decoder is asked by: (N, Q, ...) by name."""
+        return self.larger.queries
+
+    @cached_property
+    def _answered(self) -> tuple[Tensor, Tensor]:
+        return self.larger._answered
 
 
 class LargerSegmentation(Larger, SegmentationView):
@@ -197,7 +233,7 @@ class LargerSegmentation(Larger, SegmentationView):
         return tuple(self._brought('aux_logits'))
 
 
-class LargerDense(Larger, DenseView):
+class LargerDense(LargerPredicting, DenseView):
     """What losses may look at in a detector that sees other images.
 
     Of the larger image the level of stride r * s covers the same pixels as the student's level of
@@ -290,6 +326,7 @@ class LargerTwoStage(LargerDense, TwoStageView):
 
 LARGER: dict[type[View], type[Larger]] = {
     FeatureView: LargerFeatures,
+    DetrView: LargerDetr,
     OneStageView: LargerOneStage,
     TwoStageView: LargerTwoStage,
     SegmentationView: LargerSegmentation,

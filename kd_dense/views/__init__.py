@@ -11,13 +11,15 @@ from ..hosts.heads import Assignment
 from ..registry import VIEWS
 from .batch import Batch
 from .dense import DenseView
+from .detections import Detections, PredictingView
+from .detr import DetrView
 from .features import FeatureView  # the registry holds the general views before the special ones
 from .info import HostInfo
 from .one_stage import OneStageView
 from .readable import Read, Readable, known_reads, readable
 from .segmentation import SegmentationView
 from .two_stage import RoITargets, TwoStageView
-from .view import BACKBONE, NotAnnotated, View, probe
+from .view import BACKBONE, MEMORY, NotAnnotated, View, probe
 
 _described: WeakKeyDictionary[nn.Module, HostInfo] = WeakKeyDictionary()
 
@@ -67,14 +69,18 @@ def level_channels(model: nn.Module) -> list[int]:
 
 __all__ = [
     'BACKBONE',
+    'MEMORY',
     'VIEWS',
     'Assignment',
     'Batch',
     'DenseView',
+    'Detections',
+    'DetrView',
     'FeatureView',
     'HostInfo',
     'NotAnnotated',
     'OneStageView',
+    'PredictingView',
     'Read',
     'Readable',
     'RoITargets',

@@ -32,11 +32,12 @@ from ..hosts.heads import (
     strides_of,
 )
 from . import info
+from .detections import PredictingView
 from .readable import readable
-from .view import NotAnnotated, Note, View
+from .view import NotAnnotated, Note
 
 
-class DenseView(View):
+class DenseView(PredictingView):
     """What losses may look at in a detector with a dense head, for one batch."""
 
     parts = ('backbone', 'neck', 'bbox_head', 'rpn_head')

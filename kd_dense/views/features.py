@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from ..hosts.heads import classifier_of
 from ..registry import VIEWS
+from .detections import PredictingView
 from .info import HostInfo
-from .view import Note, View, as_levels, probe
+from .view import Note, as_levels, probe
 
 
 @VIEWS.register_module()
-class FeatureView(View):
+class FeatureView(PredictingView):
     """What losses on features may look at in any host for one batch."""
 
     family = 'features-only'

@@ -14,9 +14,10 @@ BOXES = 'decoded boxes'  # the boxes of the dense head can be decoded
 TOWERS = 'towers'  # the class and the box half of the dense head can be run layer by layer
 DELTAS = 'deltas from anchors'  # boxes of the dense head are encoded as deltas
 ROI_DELTAS = 'deltas from proposals'  # and those of the second stage
+MATCHES = 'matching costs'  # what its own assigner matches queries with objects by is known
 
 
-def _compared(words: str, **options: Any) -> Any:
+def compared_field(words: str, **options: Any) -> Any:
     """A field in which two models may have to agree; the words are for messages."""
     return field(metadata={'words': words}, **options)
 
@@ -39,16 +40,16 @@ class HostInfo:
         abilities: what its heads can do, of the constants of this module.
     """
 
-    family: str = _compared('host family')
-    strides: tuple[float, ...] = _compared('strides of the feature levels')
-    num_levels: int = _compared('number of feature levels', init=False)
-    num_classes: int = _compared('number of classes')
-    activation: str = _compared('kind of class scores')
-    num_anchors: int = _compared('predictions per position', default=1)
-    anchors: str = _compared('shapes of the anchors', default='')
-    boxes: str = _compared('encoding of boxes')
-    roi_scores: str = _compared("kind of the proposals' class scores", default='')
-    roi_boxes: str = _compared("encoding of the proposals' boxes", default='')
+    family: str = compared_field('host family')
+    strides: tuple[float, ...] = compared_field('strides of the feature levels')
+    num_levels: int = compared_field('number of feature levels', init=False)
+    num_classes: int = compared_field('number of classes')
+    activation: str = compared_field('kind of class scores')
+    num_anchors: int = compared_field('predictions per position', default=1)
+    anchors: str = compared_field('shapes of the anchors', default='')
+    boxes: str = compared_field('encoding of boxes')
+    roi_scores: str = compared_field("kind of the proposals' class scores", default='')
+    roi_boxes: str = compared_field("encoding of the proposals' boxes", default='')
     head: str = field(compare=False)
     abilities: frozenset[str] = field(default=frozenset(), compare=False)
 

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..class_map import ClassMap
 from ..errors import SetupError
@@ -25,6 +25,9 @@ from .watch import replaced, watch_calls
 
 Note = tuple[Any, str, Callable[..., None]]
 BACKBONE = 'backbone.'  # how stages of the backbone are called, with their index behind it
+MEMORY = 'memory.'  # and those of what a transformer's encoder returns
+INDEXED = {BACKBONE: 'backbone_features', MEMORY: 'memory'}  # where they are found
+ON_FEATURES = 'hints (FeatureImitation) and PKD (PearsonDistillation)'
 
 
 class NotAnnotated(SetupError):
@@ -57,6 +60,7 @@ class View:
         parts: names of the model's parts that run one after the other.
         of_own_loss: names of what was noted of the model's own loss and is nothing to others.
         family: what this kind of host is called.
+        served_by: which losses ask the least of a pair with such a student, in words.
         label: whose view it is, for the profiler.
         annotated: whether annotations of the batch may be read.
         own_weight: what the training multiplies the model's own losses by.
@@ -70,6 +74,7 @@ class View:
     parts: ClassVar[tuple[str, ...]] = ('backbone', 'neck')
     of_own_loss: ClassVar[tuple[str, ...]] = ('own_losses',)
     family: ClassVar[str]
+    served_by: ClassVar[str] = f'losses on features ask the least of a pair: {ON_FEATURES}'
 
     def __init__(
         self,
@@ -174,14 +179,15 @@ class View:
 
         Args:
             name: index into :attr:`features`; ``'backbone.2'``, with an index into
-                :attr:`backbone_features`; segmentors have more.
+                :attr:`backbone_features`, or ``'memory.1'``, into what a transformer's encoder
+                returns; segmentors have more.
 
         Raises:
             SetupError: there is no such stage.
         """
-        before = BACKBONE if str(name).startswith(BACKBONE) else ''
-        maps = self.backbone_features if before else self.features
-        number = str(name).removeprefix(BACKBONE)
+        before = next((each for each in INDEXED if str(name).startswith(each)), '')
+        maps = getattr(self, INDEXED[before]) if before else self.features
+        number = str(name).removeprefix(before)
         index = int(number) if before and number.isdecimal() else name
         if isinstance(index, str) or not -len(maps) <= index < len(maps):
             raise SetupError(
@@ -336,6 +342,11 @@ def at_rest(
     finally:
         for module in training:
             module.training = True
+
+
+def in_half_precision(model: nn.Module) -> bool:
+    """Whether the weights of a model are in half precision; under autocast they are not."""
+    return next(model.parameters()).dtype.itemsize < 4
 
 
 def as_levels(features: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:

@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from kd_dense.errors import SetupError
-from kd_dense.hosts.checkpoints import class_names, load_completely, model_state, read_checkpoint
+from kd_dense.hosts.checkpoints import (
+    class_names,
+    compare_weights,
+    load_completely,
+    model_state,
+    read_checkpoint,
+)
 
 
 def model(seed: int = 0) -> nn.Module:
@@ -201,3 +207,12 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_nothing_is_loaded(changes
     for part in (*parts, 'Nothing was loaded. Name the checkpoint that was trained with this'):
         assert part in message
     assert same(target, before)
+
+
+def test_a_weight_under_a_second_name_is_none_too_many():
+    model = nn.ModuleDict(dict(head=nn.ModuleDict(dict(branch=nn.Linear(2, 2)))))
+    state = dict(model.state_dict())
+    state['decoder.branch.weight'] = state['head.branch.weight'].clone()
+    assert compare_weights(model, state).complete
+    state['decoder.branch.weight'] += 1
+    assert compare_weights(model, state).unexpected == ['decoder.branch.weight']

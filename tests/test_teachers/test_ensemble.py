@@ -314,7 +314,7 @@ FIVE['bbox_head']['reg_max'] = 16
         (gfl(), OTHER_SCALE, 'encoding of the GFLHead'),
         (gfl(), gfl(num_classes=5), 'number of classes is 3 of the one and 5 of the other'),
         (two_stage.faster_rcnn(), OTHER_STDS, 'encoding of the Shared2FCBBoxHead'),
-        (two_stage.cascade_rcnn(), two_stage.cascade_rcnn(), 'Of a CascadeRCNN only features'),
+        (two_stage.cascade_rcnn(), two_stage.cascade_rcnn(), 'What a CascadeRCNN computes is not'),
     ],
 )
 def test_predictions_that_mean_something_else_are_refused_with_another_way(one, other, what):
