@@ -7,14 +7,16 @@ the view for what a head can do (:mod:`kd_dense.views.info`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from mmdet.models.dense_heads import AnchorHead, ATSSHead, FCOSHead, GFLHead, RetinaHead, RPNHead
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
-from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.models.task_modules.assigners import ATSSAssigner
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.models.task_modules.samplers import PseudoSampler
@@ -113,17 +115,46 @@ def is_one_stage(model: nn.Module) -> bool:
 
 
 def is_two_stage(model: nn.Module) -> bool:
-    """Whether a model is a two-stage detector with one box head behind one RPN."""
+    """Whether a model is a two-stage detector with one box head, or a cascade, behind one RPN."""
     roi_head = getattr(model, 'roi_head', None)
-    box_head = getattr(roi_head, 'bbox_head', None)
     return (
         isinstance(model, TwoStageDetector)
         and type(model).loss is TwoStageDetector.loss  # Trident's repeats each image
         and isinstance(getattr(model, 'rpn_head', None), RPNHead)
-        and isinstance(roi_head, StandardRoIHead)
-        and isinstance(box_head, BBoxHead)
-        and type(box_head).get_targets is BBoxHead.get_targets
+        and (isinstance(roi_head, StandardRoIHead) or is_cascade(roi_head))
+        and all(
+            isinstance(head, BBoxHead) and type(head).get_targets is BBoxHead.get_targets
+            for head in stages_of(getattr(roi_head, 'bbox_head', None))
+        )
     )
+
+
+def is_cascade(roi_head: Any) -> bool:
+    """Whether a second stage is several, as in Cascade R-CNN, each of which sees proposals alone.
+
+    Those of HTC and SCNet see more than that.
+    """
+    return (
+        isinstance(roi_head, CascadeRoIHead)
+        and type(roi_head)._bbox_forward is CascadeRoIHead._bbox_forward
+    )
+
+
+def stages_of(heads: Any) -> list[Any]:
+    """The heads of a cascade in order; one that stands alone as a list."""
+    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+
+
+def of_stage(roi_head: Any, method: str, stage: int) -> Callable[..., Any]:
+    """A method of a second stage, of one stage where it is a cascade.
+
+    Args:
+        roi_head: of a two-stage detector.
+        method: its name.
+        stage: index of a cascade's stage; of others without effect.
+    """
+    found = getattr(roi_head, method)
+    return partial(found, range(roi_head.num_stages)[stage]) if is_cascade(roi_head) else found
 
 
 def is_segmentor(model: nn.Module) -> bool:
@@ -177,6 +208,20 @@ def predicts_deltas(head: nn.Module) -> bool:
     # some heads have a coder that they do not use: GFL's, and Grid R-CNN's second stage
     unused = isinstance(head, GFLHead) or not getattr(head, 'with_reg', True)
     return not unused and isinstance(getattr(head, 'bbox_coder', None), DeltaXYWHBBoxCoder)
+
+
+def predicts_masks(roi_head: Any) -> bool:
+    """Whether a second stage predicts a mask of each proposal, as Mask R-CNN does."""
+    owner = CascadeRoIHead if is_cascade(roi_head) else StandardRoIHead
+    return (
+        roi_head.with_mask
+        and type(roi_head).mask_loss is owner.mask_loss  # PointRend's has points besides
+        and all(
+            isinstance(head, FCNMaskHead)
+            and type(head).loss_and_target is FCNMaskHead.loss_and_target
+            for head in stages_of(roi_head.mask_head)
+        )
+    )
 
 
 def box_targets_are_boxes(head: nn.Module) -> bool:

@@ -48,7 +48,7 @@ from .renormalize import preprocessing_of
 
 BOXES = ('box_logits', 'decoded_boxes')
 DENSE = ('cls_logits', *BOXES)
-ROI = {'proposals', 'roi_cls_logits', 'roi_deltas'}
+ROI = {'proposals', 'roi_cls_logits', 'roi_deltas', 'masked', 'mask_logits'}
 _strides: WeakKeyDictionary[nn.Module, dict[str, tuple[float, ...]]] = WeakKeyDictionary()
 
 
@@ -283,9 +283,18 @@ class LargerTwoStage(LargerDense, TwoStageView):
 
     @cached_property
     def _roi_outputs(self) -> tuple[Tensor, Tensor]:
-        images, boxes = self.proposals.split((1, 4), dim=1)
-        self.larger.proposals = torch.cat([images, boxes * self.scale], dim=1)
+        self.larger.proposals = self._in_larger(self.proposals)
         return self.larger._roi_outputs
+
+    @cached_property
+    def _mask_outputs(self) -> Tensor:
+        self.larger.masked = self.masked._replace(proposals=self._in_larger(self.masked.proposals))
+        return self.larger._mask_outputs
+
+    def _in_larger(self, proposals: Tensor) -> Tensor:
+        """Where proposals (R, 5) lie in the larger images."""
+        images, boxes = proposals.split((1, 4), dim=1)
+        return torch.cat([images, boxes * self.scale], dim=1)
 
 
 LARGER: dict[type[View], type[Larger]] = {

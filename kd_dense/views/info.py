@@ -14,6 +14,7 @@ BOXES = 'decoded boxes'  # the boxes of the dense head can be decoded
 TOWERS = 'towers'  # the class and the box half of the dense head can be run layer by layer
 DELTAS = 'deltas from anchors'  # boxes of the dense head are encoded as deltas
 ROI_DELTAS = 'deltas from proposals'  # and those of the second stage
+MASKS = 'masks of proposals'  # the second stage predicts the mask of each
 
 
 def _compared(words: str, **options: Any) -> Any:
@@ -35,6 +36,7 @@ class HostInfo:
         boxes: how boxes are encoded, e.g. ``'distribution over 17 bins'``.
         roi_scores: how class logits of proposals become scores; empty without a second stage.
         roi_boxes: how boxes of proposals are encoded; empty without a second stage.
+        masks: what kind of masks proposals have; empty without a second stage.
         head: class name of the head, for messages.
         abilities: what its heads can do, of the constants of this module.
     """
@@ -49,6 +51,7 @@ class HostInfo:
     boxes: str = _compared('encoding of boxes')
     roi_scores: str = _compared("kind of the proposals' class scores", default='')
     roi_boxes: str = _compared("encoding of the proposals' boxes", default='')
+    masks: str = _compared('masks of proposals', default='')
     head: str = field(compare=False)
     abilities: frozenset[str] = field(default=frozenset(), compare=False)
 
