@@ -12,8 +12,17 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from mmdet.models.dense_heads import AnchorHead, ATSSHead, FCOSHead, GFLHead, RetinaHead, RPNHead
-from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.models.dense_heads import (
+    AnchorHead,
+    ATSSHead,
+    FCOSHead,
+    GFLHead,
+    MaskFormerHead,
+    RetinaHead,
+    RPNHead,
+)
+from mmdet.models.detectors import MaskFormer, SingleStageDetector, TwoStageDetector
+from mmdet.models.detectors.single_stage_instance_seg import SingleStageInstanceSegmentor
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
@@ -80,6 +89,8 @@ def anchors_of(head: nn.Module) -> str:
 
 def read_targets(head: nn.Module, targets: tuple, num_images: int) -> Assignment | None:
     """Bring what mmdet's ``get_targets`` methods return to one form; None for one we don't know."""
+    if not knows_labels(head):
+        return None
     method = type(head).get_targets
     if method is FCOSHead.get_targets:
         labels, boxes = targets[:2]
@@ -91,10 +102,8 @@ def read_targets(head: nn.Module, targets: tuple, num_images: int) -> Assignment
     if method in (GFLHead.get_targets, ATSSHead.get_targets):
         anchors, labels, weights, boxes = (torch.cat(levels, 1) for levels in targets[:4])
         return Assignment(anchors, labels, boxes, weights)
-    if method is AnchorHead.get_targets:
-        labels, weights, boxes = (torch.cat(levels, 1) for levels in targets[:3])
-        return Assignment(None, labels, boxes, weights)
-    return None
+    labels, weights, boxes = (torch.cat(levels, 1) for levels in targets[:3])
+    return Assignment(None, labels, boxes, weights)
 
 
 # -- which host family a model is of --------------------------------------------------------------
@@ -103,12 +112,13 @@ def read_targets(head: nn.Module, targets: tuple, num_images: int) -> Assignment
 def is_one_stage(model: nn.Module) -> bool:
     """Whether a model is a one-stage detector whose dense head is known here.
 
-    Heads with another number of anchors on each level (SSD) are not: their predictions do not lie
-    on a grid.
+    One with masks, such as CondInst or YOLACT, is by its head of boxes and classes; its kernels or
+    coefficients mean something to itself alone. SOLO has no such head. Heads with another number of
+    anchors on each level (SSD) are not: their predictions do not lie on a grid.
     """
     head = getattr(model, 'bbox_head', None)
     return (
-        isinstance(model, SingleStageDetector)
+        isinstance(model, SingleStageDetector | SingleStageInstanceSegmentor)
         and isinstance(head, AnchorHead | FCOSHead)
         and isinstance(getattr(head, 'num_base_priors', 1), int)
     )
@@ -158,12 +168,39 @@ def of_stage(roi_head: Any, method: str, stage: int) -> Callable[..., Any]:
 
 
 def is_segmentor(model: nn.Module) -> bool:
-    """Whether a model is a segmentor with one decode head that classifies pixels."""
-    mmseg = sys.modules.get('mmseg.models')  # a model of mmseg has imported it
-    if mmseg is None or not isinstance(model, mmseg.EncoderDecoder):
+    """Whether a model is a segmentor whose decode head, or cascade of these, classifies pixels."""
+    if not _is_encoder_decoder(model):
         return False
-    # of BaseDecodeHead; neither a cascade of heads nor a mask transformer has them
-    return all(hasattr(model.decode_head, name) for name in ('cls_seg', 'loss_by_feat'))
+    from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
+
+    heads = stages_of(model.decode_head)
+    return all(
+        hasattr(head, 'cls_seg') and hasattr(head, 'loss_by_feat')  # as BaseDecodeHead
+        for head in heads
+    ) and all(
+        type(head).loss is BaseCascadeDecodeHead.loss  # PointRend's samples points
+        for head in heads[1:]
+    )
+
+
+def is_mask_transformer(model: nn.Module) -> bool:
+    """Whether a model is a MaskFormer or Mask2Former whose classes share out all pixels.
+
+    One for instances alone knows no class of what is behind them.
+    """
+    if _is_encoder_decoder(model):
+        return isinstance(model.decode_head, MaskFormerHead)
+    head = getattr(model, 'panoptic_head', None)
+    return (
+        isinstance(model, MaskFormer)
+        and isinstance(head, MaskFormerHead)
+        and head.num_stuff_classes > 0
+    )
+
+
+def _is_encoder_decoder(model: Any) -> bool:
+    mmseg = sys.modules.get('mmseg.models')  # a model of mmseg has imported it
+    return mmseg is not None and isinstance(model, mmseg.EncoderDecoder)
 
 
 def classifier_of(model: nn.Module) -> nn.Module:
@@ -184,6 +221,8 @@ def classifier_of(model: nn.Module) -> nn.Module:
 def knows_labels(head: nn.Module) -> bool:
     """Whether :func:`read_targets` knows the label assignment of a dense head."""
     known = (FCOSHead, GFLHead, ATSSHead, AnchorHead)
+    if getattr(head, 'use_ohem', False):  # YOLACT then leaves the padding out of them
+        return False
     return getattr(type(head), 'get_targets', None) in [kind.get_targets for kind in known]
 
 
@@ -446,7 +485,7 @@ def class_bias(model: Any, label: int) -> tuple[nn.Parameter, list[int]]:
         SetupError: its layer is not known here, has no bias, or there is no such class.
     """
     if hasattr(model, 'decode_head'):
-        layer = getattr(model.decode_head, 'conv_seg', None)
+        layer = getattr(stages_of(model.decode_head)[-1], 'conv_seg', None)
         count = getattr(layer, 'out_channels', 0)
     elif hasattr(model, 'roi_head'):
         layer = getattr(getattr(model.roi_head, 'bbox_head', None), 'fc_cls', None)

@@ -16,6 +16,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import nn
 
 from ..distiller import Distiller
+from ..hosts.heads import stages_of
 from .draw import Classes
 from .focus import REGIONS, look, verdicts
 from .overlays import HeatMap, Style
@@ -161,7 +162,7 @@ def _with_objects(sample: BaseDataElement, truth: Objects) -> DetDataSample:
 def describe(model: nn.Module) -> str:
     """A model in a few words: ``GFL, ResNet-18, 19.1 M parameters``."""
     # segmentors are all called alike, their heads are not
-    name = type(getattr(model, 'decode_head', model)).__name__
+    name = type(stages_of(getattr(model, 'decode_head', model))[-1]).__name__
     backbone = getattr(model, 'backbone', None)
     depth = getattr(backbone, 'depth', None)
     trunk = type(backbone).__name__ + ('' if depth is None else f'-{depth}')

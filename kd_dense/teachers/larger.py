@@ -35,6 +35,7 @@ from ..views import (
     Batch,
     DenseView,
     FeatureView,
+    MaskTransformerView,
     OneStageView,
     SegmentationView,
     TwoStageView,
@@ -197,6 +198,10 @@ class LargerSegmentation(Larger, SegmentationView):
         return tuple(self._brought('aux_logits'))
 
 
+class LargerMaskTransformer(LargerSegmentation, MaskTransformerView):
+    """What losses may look at in a mask transformer that sees other images."""
+
+
 class LargerDense(Larger, DenseView):
     """What losses may look at in a detector that sees other images.
 
@@ -302,6 +307,7 @@ LARGER: dict[type[View], type[Larger]] = {
     OneStageView: LargerOneStage,
     TwoStageView: LargerTwoStage,
     SegmentationView: LargerSegmentation,
+    MaskTransformerView: LargerMaskTransformer,
 }
 
 

@@ -13,10 +13,11 @@ from .batch import Batch
 from .dense import DenseView
 from .features import FeatureView  # the registry holds the general views before the special ones
 from .info import HostInfo
+from .mask_transformer import MaskTransformerView, semantic_logits
 from .one_stage import OneStageView
 from .readable import Read, Readable, known_reads, readable
 from .segmentation import SegmentationView
-from .two_stage import RoITargets, TwoStageView
+from .two_stage import Masked, RoITargets, TwoStageView
 from .view import BACKBONE, NotAnnotated, View, probe
 
 _described: WeakKeyDictionary[nn.Module, HostInfo] = WeakKeyDictionary()
@@ -73,6 +74,8 @@ __all__ = [
     'DenseView',
     'FeatureView',
     'HostInfo',
+    'MaskTransformerView',
+    'Masked',
     'NotAnnotated',
     'OneStageView',
     'Read',
@@ -86,6 +89,7 @@ __all__ = [
     'level_channels',
     'probe',
     'readable',
+    'semantic_logits',
     'stage_channels',
     'view_class',
 ]
