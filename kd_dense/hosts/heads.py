@@ -174,12 +174,15 @@ def is_segmentor(model: nn.Module) -> bool:
     from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
 
     heads = stages_of(model.decode_head)
-    return all(
-        hasattr(head, 'cls_seg') and hasattr(head, 'loss_by_feat')  # as BaseDecodeHead
-        for head in heads
-    ) and all(
-        type(head).loss is BaseCascadeDecodeHead.loss  # PointRend's samples points
-        for head in heads[1:]
+    return (
+        all(
+            hasattr(head, 'cls_seg') and hasattr(head, 'loss_by_feat')  # as BaseDecodeHead
+            for head in heads
+        )
+        and all(
+            type(head).loss is BaseCascadeDecodeHead.loss  # PointRend's samples points
+            for head in heads[1:]
+        )
     )
 
 

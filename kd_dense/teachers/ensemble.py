@@ -316,7 +316,7 @@ class AveragedTwoStage(_AveragedDense, TwoStageView):
 
     @readable(agree=('family', 'num_classes', 'masks'), ahead='features')
     def mask_logits(self) -> Tensor:
-        """Mask logits of the student's proposals with a mask, (M, h, w), as the first draws them."""
+        """Mask logits of the student's proposals with a mask, (M, h, w), at the first's size."""
         return average_masks([each.mask_logits for each in self.members])
 
 

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from ..errors import SetupError
 from ..hosts.heads import is_cascade, stages_of
 from ..registry import MODELS
-from ..views import Batch, MaskTransformerView, SegmentationView, TwoStageView, view_class
+from ..views import (
+    Batch,
+    MaskTransformerView,
+    SegmentationView,
+    TwoStageView,
+    host_info,
+    view_class,
+)
 from ..views.watch import replaced
 from .averaging import average, average_sigmoid, average_softmax
 from .ensemble import FUSION as WAY_OUT
@@ -85,9 +92,9 @@ class EnsembleModel(BaseModel):
                 )
             if _decodes_otherwise(model):
                 raise SetupError(
-                    f'How a {type(model).__name__} decodes the mean of several outputs is not '
-                    f'known here (members.{name}): it can teach in an Ensemble and not predict in '
-                    f'one. {WAY_OUT}.'
+                    f'members.{name} ({type(model).__name__}, {host_info(model).head}) decodes no '
+                    'mean of several outputs: it can teach in an Ensemble, and not predict in one. '
+                    f'{WAY_OUT}.'
                 )
         first = next(iter(models.values()))
         super().__init__(data_preprocessor=first.data_preprocessor)

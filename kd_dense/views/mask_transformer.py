@@ -12,12 +12,11 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from ..errors import SetupError
 from ..hosts import Host
 from ..hosts.heads import is_mask_transformer
 from ..registry import VIEWS
 from .info import HostInfo
-from .readable import readable
+from .readable import Without, readable
 from .segmentation import SegmentationView
 from .view import NotAnnotated, Note, View, as_levels, probe
 
@@ -54,6 +53,10 @@ class MaskTransformerView(SegmentationView):
     """
 
     parts = (*SegmentationView.parts, 'panoptic_head')
+    head_features = Without(
+        'A mask transformer has no layer that classifies a map: its queries do. Use losses on '
+        '`logits` or on feature maps.'
+    )
 
     @staticmethod
     def head_of(model: Host) -> Host:
@@ -82,14 +85,6 @@ class MaskTransformerView(SegmentationView):
     def seg_logits(self) -> Tensor:
         """:func:`semantic_logits` of the last layer, (N, K, h, w)."""
         return semantic_logits(*self._decoded)
-
-    @readable(agree=('family',))
-    def head_features(self) -> Tensor:
-        """Raise SetupError: queries classify, no layer reads a map."""
-        raise SetupError(
-            f'No classifier of this {type(self.head).__name__} reads a map: its queries classify. '
-            'Use losses on `logits` or on feature maps.'
-        )
 
     @cached_property
     def _decoded(self) -> tuple[Tensor, Tensor]:

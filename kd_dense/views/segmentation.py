@@ -10,7 +10,7 @@ Shapes: N images of H x W pixels, K classes, maps of h x w positions.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ TASK = 'decode'  # how mmseg's losses of the decode head are named
 class SegmentationView(View):
     """What losses may look at in a segmentor for one batch."""
 
-    parts = ('backbone', 'neck', 'decode_head', 'auxiliary_head')
+    parts: ClassVar[tuple[str, ...]] = ('backbone', 'neck', 'decode_head', 'auxiliary_head')
     family = 'segmentation'
 
     @staticmethod

@@ -1,8 +1,8 @@
 """The view of two-stage detectors: mmdet's Faster, Mask and Cascade R-CNN and their kin.
 
 What a dense head has (logits, assignment, positives and so on) is that of the region proposal
-network, as in :mod:`kd_dense.views.dense`. Shapes: R proposals of all images, K classes, M proposals
-with masks of h x w positions.
+network, as in :mod:`kd_dense.views.dense`. Shapes: R proposals of all images, K classes, M
+proposals with masks of h x w positions.
 
 A cascade shows classes and boxes of its first stage, which alone is made for the proposals of the
 region proposal network, and masks of its last stage, the best that it has.
@@ -108,8 +108,10 @@ class TwoStageView(DenseView):
             roi_boxes=f'4 values by {type(box_head.bbox_coder).__name__}'
             if box_head.with_reg
             else 'none',
-            masks='none' if not roi_head.with_mask
-            else 'one of each' if able[MASKS]
+            masks='none'
+            if not roi_head.with_mask
+            else 'one of each'
+            if able[MASKS]
             else f'those of a {type(roi_head).__name__}',
         )
 

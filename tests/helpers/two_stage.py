@@ -140,6 +140,14 @@ def cascade_rcnn(plain: dict | None = None) -> dict:
     return config
 
 
+def hybrid_cascade() -> dict:
+    """The same as an HTC, whose stages see more than proposals: its features alone are known."""
+    config = cascade_rcnn()
+    config['type'] = 'HybridTaskCascade'
+    config['roi_head']['type'] = 'HybridTaskCascadeRoIHead'
+    return config
+
+
 def losses(**weights: float) -> dict:
     """One of each kind of loss on each part; keywords set weights by name, and leave out others."""
     soft = dict(type='kd_dense.ClassWeightedSoftCrossEntropy')
