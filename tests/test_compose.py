@@ -27,6 +27,7 @@ from kd_dense.hosts import build_model, read_config_file, read_model_config
 from kd_dense.own_data import set_num_classes, use_data
 from kd_dense.views import view_class
 from tests.helpers import segmentation
+from tests.helpers.mask_transformers import mask2former
 from tests.helpers.models import gfl
 from tests.helpers.pairs import atss, build, fcos, retina
 from tests.helpers.two_stage import build as two_stages
@@ -187,6 +188,12 @@ def ten(config: dict) -> dict:
     config = Config(dict(model=config)).model
     set_num_classes(config, 10)
     return config.to_dict()
+
+
+def test_weights_of_classes_follow_their_number():
+    config = Config(dict(model=mask2former(classes=3))).model
+    assert set_num_classes(config, 5) == 1
+    assert config.decode_head.loss_cls.class_weight == [1.0] * 5 + [0.1]
 
 
 def seg(**choices) -> dict:
