@@ -10,7 +10,7 @@ region proposal network, and masks of its last stage, the best that it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -158,27 +158,32 @@ class TwoStageView(DenseView):
 
     @cached_property
     def _roi_outputs(self) -> tuple[Tensor, Tensor]:
-        forward = of_stage(self.model.roi_head, '_bbox_forward', 0)
-        results = self._image_by_image(self.proposals, forward)
-        logits, deltas = zip(*((each['cls_score'], each['bbox_pred']) for each in results),
-                             strict=True)  # fmt: skip
-        return torch.cat(logits), torch.cat(deltas)
+        names = 'cls_score', 'bbox_pred'
+        logits, deltas = self._predicted('_bbox_forward', 0, self.proposals, names)
+        return logits, deltas
 
-    def _image_by_image(
-        self, proposals: Tensor, forward: Callable[..., dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        """What a part of the second stage returns of proposals, (R, 5), of each image.
+    def _predicted(
+        self, method: str, stage: int, proposals: Tensor, outputs: Sequence[str]
+    ) -> list[Tensor]:
+        """What the second stage predicts of proposals on the features of this view.
 
-        Pooled features are what takes the most memory in a whole step.
+        Image by image: pooled features are what takes the most memory in a whole step.
+
+        Args:
+            method: of the second stage.
+            stage: of a cascade.
+            proposals: (image, x1, y1, x2, y2) in pixels, (R, 5), one image after the other.
+            outputs: what is wanted of that which the method returns.
         """
+        forward = of_stage(self.model.roi_head, method, stage)
         per_image = proposals[:, 0].long().bincount(minlength=len(self.features[0])).tolist()
-        results = []
+        found = []
         with self._context():
             for i, chosen in enumerate(proposals.split(per_image)):
                 own = torch.cat([torch.zeros_like(chosen[:, :1]), chosen[:, 1:]], dim=1)
-                features = tuple(level[i : i + 1] for level in self.features)
-                results.append(forward(features, own))
-        return results
+                results = forward(tuple(level[i : i + 1] for level in self.features), own)
+                found.append([results[name] for name in outputs])
+        return [torch.cat(each) for each in zip(*found, strict=True)]
 
     # the teacher pools proposals from its own features, whatever their strides
     @readable(agree=('family', 'num_classes', 'roi_scores'), ahead='features')
@@ -206,9 +211,8 @@ class TwoStageView(DenseView):
 
     @cached_property
     def _mask_outputs(self) -> Tensor:
-        forward = of_stage(self.model.roi_head, '_mask_forward', -1)
-        results = self._image_by_image(self.masked.proposals, forward)
-        return torch.cat([each['mask_preds'] for each in results])
+        (masks,) = self._predicted('_mask_forward', -1, self.masked.proposals, ('mask_preds',))
+        return masks
 
     @readable(agree=('family', 'num_classes', 'masks'), ahead='features')
     def mask_logits(self) -> Tensor:
