@@ -1,5 +1,5 @@
 # PYTHON chooses the Python that a new .venv is made with: make demo PYTHON=python3.11
-.PHONY: help install demo demo-seg test stress lint format results docs clean
+.PHONY: help install demo demo-seg test stress gpu lint format results docs clean
 
 help:  ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:/ { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ test: lint  ## what CI runs: lint, types, then the tests (ARGS='-k name' to choo
 
 stress: install  ## random cases, kills, soak (long; ARGS='-k kills' to choose); results are in docs/stress.md
 	.venv/bin/python -m pytest -n auto -o addopts='-q -ra' tests/stress $(ARGS)
+
+gpu:  ## tests and benchmark on a GPU, into gpu.md; installs nothing
+	@$(or $(PYTHON),$(wildcard .venv/bin/python),python3) tests/gpu/page.py $(ARGS)
 
 lint: install  ## check style and types only
 	.venv/bin/python -m ruff check .

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .compose import recipes
 from .hosts import build_model, read_model_config
-from .measure import peak_memory, training_step
+from .measure import MIB, peak_memory, training_step
 from .registry import MODELS
 from .store import Store
 from .store.dataset import FromStore, SeededPipeline
@@ -29,7 +29,10 @@ BOXES_PER_IMAGE = 7
 PROPOSALS_PER_IMAGE = 512
 LD_DETECTOR = 'mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py'
 PLAIN, TEACHER, CRITIC = 'student step, plain', 'teacher forward, plain', 'critic step, plain'
+MMDET = "mmdet's LD step"
 OURS = ('our step, all, float32', 'our step, all, bfloat16')
+AMP = ', amp'  # at the end of the names of steps in mixed precision
+IN_HALF = (f'student step{AMP}', f'our step, all, bfloat16{AMP}')
 STORED = 'stored'  # at the end of the names of steps whose teacher is
 
 
@@ -47,7 +50,7 @@ class Pair:
     teacher: str
     student: str
     recipe: str
-    subjects: tuple[str, ...] = (PLAIN, TEACHER, *OURS)
+    subjects: tuple[str, ...] = (PLAIN, TEACHER, *OURS, *IN_HALF)
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -66,11 +69,13 @@ PAIRS = {
         subjects=(
             PLAIN,
             TEACHER,
-            "mmdet's LD step",
+            MMDET,
             'our step, main, float32',
             'our step, main, bfloat16',
             *OURS,
             'our step, all, stored',
+            *IN_HALF,
+            MMDET + AMP,
         ),
         parts=dict(main=('ld.ld',)),
     ),
@@ -91,6 +96,7 @@ PAIRS = {
             *OURS,
             'our step, logits, float32',
             'our step, logits, stored',
+            *IN_HALF,
         ),
         parts=dict(logits=('structured.pixel', 'cwd.cwd')),
     ),
@@ -103,16 +109,27 @@ class Subjects:
     Args:
         pair: its name.
         images: images of a step.
-        size: of the images in pixels.
+        size: height and width of the images in pixels.
         device: where to run.
         store: folder for the store of a subject whose teacher is stored; it is written there by
             :meth:`write_store`.
+        backbone: what differs in the teacher's.
+        first: how many of the recipe's losses are ours; all by default.
     """
 
     def __init__(
-        self, pair: str, images: int, size: int, device: str, store: str | None = None
+        self,
+        pair: str,
+        images: int,
+        size: tuple[int, int],
+        device: str,
+        store: str | None = None,
+        backbone: Mapping[str, Any] | None = None,
+        first: int | None = None,
     ) -> None:
         self.pair = PAIRS[pair]
+        self.backbone = backbone or {}
+        self.first = first
         self.store = store
         self.size = size
         self.device = device
@@ -124,19 +141,20 @@ class Subjects:
         """One of them, ready to be called."""
         torch.manual_seed(0)
         if name == TEACHER:
-            model = build_model(self.model_config(self.pair.teacher)).to(self.device).eval()
+            model = build_model(self.teacher_config()).to(self.device).eval()
             return partial(teacher_forward, model, self.data)
-        if name == PLAIN:
+        bare = name.removesuffix(AMP)
+        if bare in (PLAIN, 'student step'):
             model = build_model(self.student_config())
-        elif name == "mmdet's LD step":
+        elif bare == MMDET:
             model = self.mmdet_ld()
         else:
-            model = MODELS.build(self.our_config(name))
+            model = MODELS.build(self.our_config(bare))
         model.to(self.device)
         if hasattr(model, 'load_teacher'):
             model.load_teacher()
         model.train()
-        optimizer = self.optimizer(model)
+        optimizer = self.optimizer(model, in_half=name.endswith(AMP))
         if name == CRITIC:
             return critic_step(model, optimizer, self.data)
         if name.endswith(STORED):
@@ -150,7 +168,7 @@ class Subjects:
         if 'pretrained' in config:
             config.pretrained = None
         if 'size' in config.data_preprocessor:
-            config.data_preprocessor.size = (self.size, self.size)
+            config.data_preprocessor.size = self.size
         return config
 
     def student_config(self) -> ConfigDict:
@@ -161,6 +179,17 @@ class Subjects:
             config.neck.in_channels = [64, 128, 256, 512]
         return config
 
+    def teacher_config(self) -> ConfigDict:
+        """Model part of the teacher's config."""
+        config = self.model_config(self.pair.teacher)
+        config.backbone.update(self.backbone)
+        return config
+
+    def teacher_mib(self) -> float:
+        """Memory of the teacher's weights in float32, in MiB."""
+        values = build_model(self.teacher_config()).state_dict().values()
+        return sum(each.numel() * each.element_size() for each in values) / MIB
+
     def our_config(self, name: str) -> dict:
         """A distiller with all losses of the pair's recipe, or with those that a name stands for.
 
@@ -170,7 +199,8 @@ class Subjects:
         _, which, how = (OURS[0] if name == CRITIC else name).split(', ')
         if which == 'all':
             found = Config.fromfile(recipes()[self.pair.recipe]).losses.to_dict()
-            losses = {name: loss for name, loss in found.items() if loss.get('weight') != 0}
+            on = {name: loss for name, loss in found.items() if loss.get('weight') != 0}
+            losses = dict(list(on.items())[: self.first])
         else:
             names = [each.split('.') for each in self.pair.parts[which]]
             losses = {
@@ -180,8 +210,7 @@ class Subjects:
         if how == STORED:
             teacher = dict(type='kd_dense.StoredTeacher', path=self.store)
         else:
-            network = self.model_config(self.pair.teacher)
-            teacher = dict(config=network, dtype=how, untrained=True)
+            teacher = dict(config=self.teacher_config(), dtype=how, untrained=True)
         return dict(
             type='kd_dense.Distiller',
             student=self.student_config(),
@@ -200,8 +229,8 @@ class Subjects:
         distiller = MODELS.build(self.our_config(live)).to(self.device)
         distiller.load_teacher()
         kept = what_to_keep(distiller.teacher, dict(distiller.losses.items()))
-        quiet: Callable[[str], None] = lambda _: None  # noqa: E731
-        writer = Writer(distiller, distiller.teacher, kept, Path(str(self.store)), say=quiet)
+        said: list[str] = []
+        writer = Writer(distiller, distiller.teacher, kept, Path(str(self.store)), say=said.append)
         writer.write(writer.prepare(NoiseSet(self.data), {}, views=1, seed=0))
 
     def stored_views(self) -> Callable[[], dict]:
@@ -214,14 +243,21 @@ class Subjects:
     def mmdet_ld(self) -> nn.Module:
         """mmdet's own LD detector on the same pair (its teacher builds itself, from a config)."""
         config = self.model_config(LD_DETECTOR)
-        config.teacher_config = ConfigDict(model=self.model_config(self.pair.teacher))
+        config.teacher_config = ConfigDict(model=self.teacher_config())
         config.teacher_config.model.pop('_scope_')
         config.teacher_ckpt = None
         return build_model(config)
 
-    def optimizer(self, model: nn.Module) -> OptimWrapper:
-        """SGD for the student, Adam for a discriminator."""
+    def optimizer(self, model: nn.Module, in_half: bool = False) -> OptimWrapper:
+        """SGD for the student, Adam for a discriminator.
+
+        Args:
+            model: a detector, a segmentor or a distiller.
+            in_half: whether to train in mixed precision, of bfloat16.
+        """
         config: dict = dict(optimizer=dict(type='SGD', lr=1e-6, momentum=0.9))
+        if in_half:
+            config['type'] = 'kd_dense.AutocastOptimWrapper'
         losses = getattr(model, 'losses', {})
         if any(loss.own_module() is not None for loss in losses.values()):
             config = dict(
@@ -266,34 +302,39 @@ def stored_step(model: nn.Module, optimizer: OptimWrapper, views: Callable[[], d
     training_step(model, optimizer, views())
 
 
-def peak_of(name: str, *given: Any) -> float:
-    """Peak memory in MiB of three runs of a subject, in a fresh process; see :class:`Subjects`."""
-    run = Subjects(*given).make(name)
+def peak_of(name: str, subjects: Subjects) -> float:
+    """Peak memory in MiB of three runs of a subject; on a CPU it needs a process of its own."""
+    on_gpu = subjects.device.startswith('cuda')
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    run = subjects.make(name)
     for _ in range(3):
         run()
-    return peak_memory(given[3].startswith('cuda'))
+    return peak_memory(on_gpu)
 
 
-def noise_images(images: int, size: int) -> list[Tensor]:
-    """Images as a data loader gives them, uint8, (3, size, size)."""
+def noise_images(images: int, size: tuple[int, int]) -> list[Tensor]:
+    """Images as a data loader gives them, uint8, (3, height, width)."""
     generator = torch.Generator().manual_seed(0)
-    shape = (images, 3, size, size)
+    shape = (images, 3, *size)
     return list(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))
 
 
-def noise_boxes(images: int, size: int, num_classes: int = 80) -> list:
-    """Samples with boxes of 16 pixels to half the image."""
+def noise_boxes(images: int, size: tuple[int, int], num_classes: int = 80) -> list:
+    """Samples with boxes of 16 pixels to half of the image's shorter side."""
     from mmdet.structures import DetDataSample
 
     generator = torch.Generator().manual_seed(0)
-    samples = []
+    samples, half = [], min(size) / 2
+    width_height = torch.tensor(size[::-1])
     for _ in range(images):
-        low = torch.rand(BOXES_PER_IMAGE, 2, generator=generator) * size / 2
-        extent = 16 + torch.rand(BOXES_PER_IMAGE, 2, generator=generator) * (size / 2 - 16)
+        low = torch.rand(BOXES_PER_IMAGE, 2, generator=generator) * width_height / 2
+        extent = 16 + torch.rand(BOXES_PER_IMAGE, 2, generator=generator) * (half - 16)
         labels = torch.randint(0, num_classes, (BOXES_PER_IMAGE,), generator=generator)
         sample = DetDataSample(
             gt_instances=InstanceData(bboxes=torch.cat([low, low + extent], 1), labels=labels),
-            metainfo=dict(img_shape=(size, size), scale_factor=(1.0, 1.0)),
+            metainfo=dict(img_shape=size, scale_factor=(1.0, 1.0)),
         )
         sample.ignored_instances = InstanceData(
             bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long()
@@ -302,15 +343,15 @@ def noise_boxes(images: int, size: int, num_classes: int = 80) -> list:
     return samples
 
 
-def noise_labels(images: int, size: int, num_classes: int = 19) -> list:
+def noise_labels(images: int, size: tuple[int, int], num_classes: int = 19) -> list:
     """Samples with a class for each pixel."""
     from mmseg.structures import SegDataSample
 
     generator = torch.Generator().manual_seed(0)
     samples = []
     for _ in range(images):
-        sample = SegDataSample(metainfo=dict(img_shape=(size, size), ori_shape=(size, size)))
-        label = torch.randint(0, num_classes, (1, size, size), generator=generator)
+        sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))
+        label = torch.randint(0, num_classes, (1, *size), generator=generator)
         sample.gt_sem_seg = PixelData(data=label)
         samples.append(sample)
     return samples

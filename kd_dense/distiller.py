@@ -375,8 +375,7 @@ class Distiller(BaseModel):
         values = {}
         with torch.autocast(batch.images.device.type, enabled=False):
             for loss in sights.losses:
-                teacher = everywhere.get(loss.teacher_name)
-                if teacher is not None and not teacher.of_this_step:
+                if not everywhere[loss.teacher_name].of_this_step:
                     try:
                         values[loss.name] = loss(*sights.of(loss)) * loss.scale
                     except NotAnnotated:

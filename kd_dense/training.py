@@ -30,7 +30,12 @@ from .store.kept import DTYPES
 from .store.write import write_store
 
 # what launchers call the rank; torch knows it later
-RANKS = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+# what launchers call a process's rank, their number, and its rank on its machine
+PLACES = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+}
 # seconds to wait for a work directory: data workers of a killed training live on for a while
 PATIENCE = 12
 
@@ -123,7 +128,7 @@ def locked(folder: str, launcher: str) -> Iterator[None]:
     Raises:
         SetupError: another training writes there.
     """
-    if int(os.environ.get(RANKS.get(launcher, ''), 0)):
+    if launcher in PLACES and int(os.environ.get(PLACES[launcher][0], 0)):
         yield
         return
     Path(folder).mkdir(parents=True, exist_ok=True)

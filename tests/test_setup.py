@@ -13,6 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
+from mmcv import ops
 
 ROOT = Path(__file__).parents[1]
 
@@ -331,3 +334,64 @@ def test_ci_runs_make_test():
     script = ROOT / '.ci' / 'run'
     assert os.access(script, os.X_OK)
     assert script.read_text().splitlines()[-1] == 'exec make test'
+
+
+def test_merged_files_include_each_file_once(project):
+    ops = project / 'source' / 'mmcv' / 'ops' / 'csrc' / 'pytorch'
+    apart = {'a_pybind', 'cpu/psamask', 'cpu/roi_align'}
+    others = {'nms', 'carafe', 'focal_loss', 'cpu/nms', 'cpu/deform_conv'}
+    (ops / 'cpu').mkdir(parents=True)
+    for name in others | apart - {'a_pybind'} | {'pybind'}:
+        (ops / f'{name}.cpp').write_text('')
+    subprocess.check_call(
+        ['bash', '-c', 'source tools/install.sh; merge_files source'], cwd=project
+    )
+    compiled = {str(p.relative_to(ops).with_suffix('')) for p in ops.glob('*.cpp')}
+    compiled |= {f'cpu/{p.stem}' for p in ops.glob('cpu/*.cpp')}
+    merged = {f'{folder}merged_{i}' for folder in ('', 'cpu/') for i in (0, 1)}
+    assert compiled == apart | merged
+    included = []
+    for unit in merged:
+        folder = (ops / unit).parent
+        for line in (ops / f'{unit}.cpp').read_text().splitlines():
+            part = folder / line.removeprefix('#include "').removesuffix('"')
+            assert part.exists()
+            included.append(str((folder / part.stem).relative_to(ops)))
+    assert sorted(included) == sorted(others)
+
+
+def test_wheels_are_kept_for_each_torch_apart(project, tmp_path):
+    def folder(**environment):
+        ask = ['bash', '-c', 'source tools/install.sh; wheels_folder']
+        return subprocess.check_output(
+            ask, cwd=project, text=True, env={'PATH': os.environ['PATH'], **environment}
+        ).strip()
+
+    kept = folder(HOME=str(tmp_path))
+    assert kept == f'{tmp_path}/.cache/kd_dense/mmcv-torch-{locked()["torch"]}'
+    assert folder(XDG_CACHE_HOME=str(tmp_path / 'c')).startswith(f'{tmp_path}/c/kd_dense/')
+    assert folder(HOME='/proc/nowhere') == f'{project}/.venv/tmp/wheels'
+
+
+def test_compiled_operators_equal_torchvision():
+    """The operators that detectors run, as our merged files compile them."""
+    images = torch.rand(2, 8, 24, 32, generator=torch.Generator().manual_seed(0))
+    corners = torch.rand(40, 2, 2, generator=torch.Generator().manual_seed(1)) * 24
+    boxes = torch.cat([corners.amin(1), corners.amax(1) + 1], dim=1)
+    scores = torch.rand(40, generator=torch.Generator().manual_seed(2))
+    rois = torch.cat([(torch.arange(40) % 2)[:, None].float(), boxes], dim=1)
+    torch.testing.assert_close(
+        ops.roi_align(images, rois, (7, 7), 0.5, 2, 'avg', True),
+        torchvision.ops.roi_align(images, rois, (7, 7), 0.5, 2, True),
+    )
+    kept = ops.nms(boxes, scores, 0.5)[1]
+    assert kept.tolist() == torchvision.ops.nms(boxes, scores, 0.5).tolist()
+    weight = torch.randn(4, 8, 3, 3, generator=torch.Generator().manual_seed(3))
+    offset = torch.randn(2, 18, 24, 32, generator=torch.Generator().manual_seed(4))
+    mask = torch.rand(2, 9, 24, 32, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(
+        ops.modulated_deform_conv2d(images, offset, mask, weight, None, 1, 1, 1, 1, 1),
+        torchvision.ops.deform_conv2d(images, offset, weight, padding=1, mask=mask),
+        atol=1e-4,
+        rtol=1e-4,
+    )

@@ -12,7 +12,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from kd_dense import growth
 from kd_dense.benchmark import PAIRS, Subjects
+from kd_dense.commands import benchmark as commands
 from kd_dense.commands.benchmark import main as benchmark_main
 from kd_dense.hosts import build_model, read_model_config
 from tests.helpers.models import distiller, free_port, gfl
@@ -205,7 +207,7 @@ def benchmark(_: int, pair: str, images: int, folder: Path) -> None:
     """Time a pair once, in small images, with a small teacher in the place of the large one."""
     known = PAIRS[pair]
     assert read_model_config(known.teacher, 'teacher').backbone.depth == 101
-    teacher = Subjects(pair, images, 64, 'cpu').student_config()
+    teacher = Subjects(pair, images, (64, 64), 'cpu').student_config()
     Config(dict(model=teacher)).dump(folder / 'teacher.py')
     PAIRS[pair] = replace(known, teacher=str(folder / 'teacher.py'))
     options = ('--size', 64, '--rounds', 1, '--no-memory', '--out', folder / 'numbers.json')
@@ -214,10 +216,41 @@ def benchmark(_: int, pair: str, images: int, folder: Path) -> None:
         benchmark_main()
 
 
+def grow(_: int, folder: Path) -> None:
+    """See what a step of small images costs, with the student in the teacher's place."""
+    given = dict(pair='gfl', device='cpu', images=1, size=(64, 64))
+    small = Subjects(**given).student_config()
+    Config(dict(model=small)).dump(folder / 'teacher.py')
+    PAIRS['gfl'] = replace(PAIRS['gfl'], teacher=str(folder / 'teacher.py'))
+    commands.SERIES = growth.SERIES = dict(images=(1, 2), losses=(2, 99))
+    words = ('--size', '64x96', '--rounds', 1, '--images', 1, '--no-memory', '--growth')
+    sys.argv = ['kd-dense', *map(str, (*words, '--out', folder / 'numbers.json'))]
+    with (folder / 'said').open('w') as file, redirect_stdout(file):
+        benchmark_main()
+
+
+@pytest.mark.slow
+def test_growth_varies_one_thing_at_a_time(tmp_path):
+    in_ranks(grow, tmp_path, number=1)
+    found = json.loads((tmp_path / 'numbers.json').read_text())
+    assert [row['value'] for row in found['images']] == [1, 2]
+    assert [row['value'] for row in found['losses']] == [2]  # there are no 99
+    assert all(row['plain'] > 0 and row['ours'] > 0 for row in found['images'])
+    said = (tmp_path / 'said').read_text()
+    assert said.startswith('1 x 64 x 96 on cpu') and said.count('ours / plain') == 2
+
+
+def test_a_straight_line_in_words():
+    rows = [dict(value=x, plain=1 + 2 * x, ours=x + 4.0 * (x == 3)) for x in (1, 2, 3)]
+    *_, plain, ours = growth.lines('images', rows)
+    assert plain == 'plain: within 0% of 1 + 2 an image'
+    assert ours == 'ours: within 67% of -2.67 + 3 an image'
+
+
 SUBJECTS = [
-    ('gfl', 1, 9, 'x student + teacher  x mmdet LD'),
-    ('faster_rcnn', 1, 5, 'x student + teacher'),
-    ('pspnet', 2, 8, 'x student + teacher + critic'),
+    ('gfl', 1, 12, 'x student + teacher  x mmdet LD'),
+    ('faster_rcnn', 1, 7, 'x student + teacher'),
+    ('pspnet', 2, 10, 'x student + teacher + critic'),
 ]
 
 

@@ -253,18 +253,21 @@ PY
 }
 
 install_mmcv() {
-  local jobs=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
-  stage '3/4 mmcv' "compiling its operators, $jobs at a time, about $(((12 + jobs - 1) / jobs)) minutes; seconds if pip kept an earlier build"
+  local jobs=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)} kept
+  stage '3/4 mmcv' "compiling its operators, $jobs at a time, about $(((5 + jobs - 1) / jobs)) minutes; seconds where an earlier build was kept"
   if mmcv_ready >/dev/null 2>&1; then
     stage_done ': already there'
     return
   fi
   check_cuda
   : >"$build_log"
-  build_mmcv
-  # A build that pip kept may be for another torch, or from a machine without a GPU: then it is built anew.
-  mmcv_ready >/dev/null 2>&1 || build_mmcv --no-cache-dir --force-reinstall
-  mmcv_ready >>"$build_log" 2>&1 || fail_stage "$build_log"
+  kept=$(wheels_folder)
+  # An earlier build may be damaged, or from a machine without a GPU: then it is built anew.
+  if ! { install_wheel "$kept" && mmcv_ready; } >>"$build_log" 2>&1; then
+    build_wheel "$kept"
+    install_wheel "$kept" --force-reinstall >>"$build_log" 2>&1 || fail_stage "$build_log"
+    mmcv_ready >>"$build_log" 2>&1 || fail_stage "$build_log"
+  fi
   stage_done
 }
 
@@ -283,10 +286,65 @@ PY
     fail "torch sees a GPU, but nvcc, the CUDA compiler that mmcv needs for it, was not found: install the CUDA toolkit $missing and set CUDA_HOME, or do without the GPU: CUDA_VISIBLE_DEVICES= make demo"
 }
 
+# Where the built wheel is kept for the next clone, apart for each torch, whose operators fit no other.
+wheels_folder() {
+  local folder
+  folder=${XDG_CACHE_HOME:-${HOME:-/nowhere}/.cache}/kd_dense/mmcv-torch-$(sed -n 's/^torch==//p' requirements.txt)
+  mkdir -p "$folder" 2>/dev/null && [ -w "$folder" ] || folder=$PWD/$tmp/wheels
+  echo "$folder"
+}
+
+# install_wheel FOLDER [OPTION]
+install_wheel() {
+  pip install --no-deps --no-index --find-links "$1" "${@:2}" "onedl-mmcv==$mmcv_version"
+}
+
+# build_wheel FOLDER
+build_wheel() {
+  local source=$tmp/onedl_mmcv-$mmcv_version merged=no
+  fetch_source
+  if ! "$py" -c 'import torch; raise SystemExit(not torch.cuda.is_available())'; then
+    merge_files "$source" && merged=yes
+  fi
+  compile "$source" "$1" && return
+  [ "$merged" = yes ] || fail_stage "$build_log"
+  fetch_source    # as it comes, file by file
+  compile "$source" "$1" || fail_stage "$build_log"
+}
+
 # Without build isolation, because mmcv's setup imports torch: in an isolated environment it leaves the operators out.
-build_mmcv() {
-  MMCV_WITH_OPS=1 MAX_JOBS=$jobs watched "$build_log" build_progress \
-    pip install -v --no-build-isolation --no-deps "$@" "onedl-mmcv==$mmcv_version" || fail_stage "$build_log"
+fetch_source() {
+  rm -rf "$source"
+  watched "$build_log" short_progress pip download --no-build-isolation --no-deps --no-binary :all: -d "$tmp" \
+    "onedl-mmcv==$mmcv_version" || fail_stage "$build_log"
+  tar -xzf "$source.tar.gz" -C "$tmp" >>"$build_log" 2>&1 || fail_stage "$build_log"
+}
+
+# compile SOURCE FOLDER. Python's own flags ask for debugging information, a third of the compiler's time.
+compile() {
+  CFLAGS="${CFLAGS:-} -g0" MMCV_WITH_OPS=1 MAX_JOBS=$jobs watched "$build_log" build_progress \
+    pip wheel -v --no-build-isolation --no-deps -w "$2" "./$1"
+}
+
+# Most of the time that a file of mmcv's takes is torch's headers: 78 files become 9. Those named define what others
+# define too; pybind alone takes as long as all of its folder.
+merge_files() {
+  mv "$1"/mmcv/ops/csrc/pytorch/{pybind,a_pybind}.cpp    # the longest one first: they begin in alphabetical order
+  merge "$1/mmcv/ops/csrc/pytorch" a_pybind
+  merge "$1/mmcv/ops/csrc/pytorch/cpu" psamask roi_align roi_align_rotated rotated_feature_align
+}
+
+# merge FOLDER APART...: two files that include the others, for two compilers side by side
+merge() {
+  local folder=$1 file name count=0
+  mkdir "$folder/parts"
+  for file in "$folder"/*.cpp; do
+    name=$(basename "$file" .cpp)
+    case " ${*:2} " in *" $name "*) continue ;; esac
+    mv "$file" "$folder/parts/"
+    count=$((count + 1))
+    echo "#include \"parts/$name.cpp\"" >>"$folder/merged_$((count % 2)).cpp"
+  done
 }
 
 install_kd_dense() {

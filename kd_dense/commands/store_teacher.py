@@ -22,14 +22,7 @@ from ..store import Manifest, Store
 from ..store.kept import DTYPES, STORABLE
 from ..store.store import missing_shards
 from ..store.write import write_store
-from ..training import RANKS, locked, look_at_data
-
-# what launchers call a process's rank, their number, and its rank on its machine
-PLACES = {
-    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
-    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
-    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
-}
+from ..training import PLACES, locked, look_at_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -74,7 +67,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--launcher',
         dest='ranks',
-        choices=['none', *RANKS],
+        choices=['none', *PLACES],
         default='none',
         help='of several processes, each of which writes a share of the files',
     )

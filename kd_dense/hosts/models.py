@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,9 @@ def read_config_file(name: str, role: str) -> Config:
                 "'mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py'."
             )
         return Config.fromfile(name)
-    from mmengine.hub import get_config  # slow to import, and only needed for names
-
     try:
         _check_installed(name.split('::')[0])  # or mmengine would pip-install it
-        return get_config(name)
+        return copy.deepcopy(_of_package(name))
     except SetupError:
         raise
     except (
@@ -103,6 +102,14 @@ def read_config_file(name: str, role: str) -> Config:
             'the package (mmdet, mmseg), the rest a path below its configs folder, such as '
             "'mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py'."
         ) from error
+
+
+@cache
+def _of_package(name: str) -> Config:
+    """A config of an installed package; mmengine reads the package's whole index for each."""
+    from mmengine.hub import get_config  # slow to import, and only needed for names
+
+    return get_config(name)
 
 
 def need_mmseg() -> None:

@@ -18,15 +18,10 @@ def isolated_rng(seed: int | None = None) -> Iterator[None]:
     Args:
         seed: of torch's random numbers inside; None goes on from the state outside.
     """
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with _as_they_were(), torch.random.fork_rng():
         if seed is not None:
             torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+        yield
 
 
 @contextmanager
@@ -38,16 +33,22 @@ def seeded_rng(seed: int) -> Iterator[None]:
     Args:
         seed: of all three, below 2^32.
     """
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with _as_they_were(), torch.random.fork_rng(devices=[]):
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+        yield
+
+
+@contextmanager
+def _as_they_were() -> Iterator[None]:
+    """Leave Python's and NumPy's random numbers as they are."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def numbered_generator(

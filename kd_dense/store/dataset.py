@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.config import Config, ConfigDict
 from mmengine.structures import BaseDataElement
@@ -171,10 +170,8 @@ def _answer(shown: Mapping[str, Any], record: dict[str, Tensor], what: str) -> B
     """A record as a data sample carries it; with the marks that differ, for the teacher to tell."""
     answer = BaseDataElement(metainfo=dict(what=what))
     mark = record.pop(MARK)
-    ours = torch.tensor(marks_of(shown))
-    differing = [
-        word for word, same in zip(WORDS, (ours == mark).tolist(), strict=True) if not same
-    ]
+    both = zip(WORDS, marks_of(shown), mark.tolist(), strict=True)
+    differing = [word for word, ours, theirs in both if ours != theirs]
     answer.set_metainfo(dict(differs=differing, canvas=tuple(record.pop(CANVAS).tolist())))
     for key, value in record.items():
         answer.set_field(value, key)

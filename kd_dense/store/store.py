@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from functools import cached_property
@@ -37,7 +36,7 @@ class Store:
         self.folder = Path(folder)
         self.manifest = Manifest.read(self.folder)
         self._files: OrderedDict[int, tuple[Any, list[str]]] = OrderedDict()
-        missing = self.missing()
+        missing = missing_shards(self.folder, self.manifest)
         if missing:
             raise SetupError(
                 f'The store {self.folder} is not written to its end: {len(missing)} of its '
@@ -47,10 +46,6 @@ class Store:
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | dict(_files=OrderedDict())  # for workers that are started anew
-
-    def missing(self) -> list[int]:
-        """Numbers of files that are not there, or not whole by their size."""
-        return missing_shards(self.folder, self.manifest)
 
     @cached_property
     def numbers(self) -> dict[str, int]:
@@ -113,8 +108,3 @@ def write_names(folder: Path, names: Iterable[str]) -> None:
     """Write the names of a store's pictures, a line each."""
     with written_whole(folder / NAMES) as part:
         part.write_text('\n'.join(names) + '\n', encoding='utf-8')
-
-
-def digest(names: Iterable[str]) -> str:
-    """SHA-256 of pictures' names."""
-    return hashlib.sha256('\n'.join(names).encode()).hexdigest()

@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -28,7 +29,7 @@ from ..registry import MMENGINE_DATASETS, MODELS
 from ..teachers import Teacher
 from ..teachers.renormalize import described
 from ..teachers.stored import installed
-from ..views import Batch, view_class
+from ..views import Batch, View, view_class
 from ..views.view import as_levels
 from .dataset import SeededPipeline, check_pipelines, marks_of, pictures, pipelines_of
 from .kept import MARK, Kept, record_of
@@ -266,18 +267,22 @@ class Writer:
         if shown is None:
             return {}
         marks = torch.tensor(marks_of(shown))
+        student = self._student_view(shown)
+        chosen = None
+        if self.kept.regions:
+            with student.recording():
+                self.distiller.student.loss(student.batch.images, student.batch.samples)
+            masks = [REGIONS[name](student, student) for name in self.kept.regions]
+            chosen = torch.stack(masks).any(dim=0)
+        view = self.teacher.view(student.batch, student)
+        return {**record_of(view, self.kept, chosen), MARK: marks}
+
+    def _student_view(self, shown: dict[str, Any]) -> View:
         data = self.distiller.data_preprocessor(pseudo_collate([shown]), True)
         batch = Batch(data['inputs'], data['data_samples'])
         student = view_class(self.distiller.student)(self.distiller.student, batch)
         student.annotated = self.distiller.own_loss
-        chosen = None
-        if self.kept.regions:
-            with student.recording():
-                self.distiller.student.loss(batch.images, batch.samples)
-            masks = [REGIONS[name](student, student) for name in self.kept.regions]
-            chosen = torch.stack(masks).any(dim=0)
-        view = self.teacher.view(batch, student)
-        return {**record_of(view, self.kept, chosen), MARK: marks}
+        return student
 
     def _tried(self, shown: Views) -> list[dict[str, Tensor]]:
         """The records of some pictures, wherever they stand."""
@@ -314,10 +319,8 @@ class Writer:
     @torch.no_grad()
     def _channels(self, shown: Views) -> dict[str, list[int]]:
         some = next(each for number in range(len(shown)) if (each := shown[number]) is not None)
-        data = self.distiller.data_preprocessor(pseudo_collate([some]), True)
-        batch = Batch(data['inputs'], data['data_samples'])
-        student = view_class(self.distiller.student)(self.distiller.student, batch)
-        view = self.teacher.view(batch, student)
+        student = self._student_view(some)
+        view = self.teacher.view(student.batch, student)
         return {
             read: [each.shape[1] for each in as_levels(getattr(view, read))]
             for read in self.kept.reads
@@ -346,7 +349,7 @@ class Writer:
         try:
             write_shard(path, records)
             note_shard(self.folder, shard)
-        except Exception as error:
+        except (OSError, SafetensorError) as error:
             full = getattr(error, 'errno', None) == errno.ENOSPC or 'No space left' in str(error)
             if not full:
                 raise
