@@ -40,7 +40,8 @@ def metric_of(model: nn.Module) -> str:
         SetupError: neither is known of such a model.
     """
     view: Any = view_class(model)
-    if issubclass(view, SegmentationView) and model.decode_head.out_channels > 1:
+    softmax = host_info(model).activation == 'softmax'
+    if issubclass(view, SegmentationView) and softmax and hasattr(model, 'decode_head'):
         return IOU
     if issubclass(view, OneStageView) and BOXES in host_info(model).abilities:
         return BOX_ACC
@@ -71,8 +72,9 @@ def scored(
         SetupError: the model is of another kind, or the batch is not annotated.
     """
     if metric_of(model) == IOU:
+        head = view_class(model).head_of(model)
         found = model.test_step(data) if outputs is None else outputs
-        return [_at_pixels(sample, model.decode_head.ignore_index) for sample in found]
+        return [_at_pixels(sample, head.ignore_index) for sample in found]
     data = model.data_preprocessor(data, False)
     view: Any = view_class(model)(model, Batch(data['inputs'], data['data_samples']))
     return [_at_boxes(view, image) for image in range(len(data['inputs']))]

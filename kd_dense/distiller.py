@@ -22,6 +22,7 @@ from .live_optim import NAME as ONE_FOR_EACH
 from .live_optim import LiveOptimWrapper
 from .losses.base import DistillationLoss, Losses
 from .losses.build import build_losses
+from .memory import give_back
 from .nonfinite import LossGuard, StepGuard
 from .own_loss import check_own_loss, precision, weighted
 from .pair import check_classes, check_pair
@@ -318,12 +319,15 @@ class Distiller(BaseModel):
         """The student's own losses, and the distillation losses by name."""
         inputs = batch.images
         of_training = precision(inputs.device.type)
+        on_cpu = inputs.device.type == 'cpu'
         student = self._view(self.student, batch, nullcontext if self.own_loss else of_training)
         student.annotated, student.own_weight = self.own_loss, self.own_weight
         # the teachers run first: what they need meanwhile is free again before the student's
         # activations, kept for the backward pass, fill the memory
         sights = Sights(self.live, self.teachers, self.losses.values())
         sights.look(batch, student)
+        if on_cpu and sights.computed:
+            give_back()
         with self.peers.sharing():
             with record_function('kd_dense/student'):
                 losses = self._own_losses(student, sights)
@@ -338,6 +342,8 @@ class Distiller(BaseModel):
             losses = losses | {f'loss_{teacher.name}_{part}': v for part, v in own.items()}
         with torch.autocast(inputs.device.type, enabled=False):
             values = self._compare(sights, inputs)
+        if on_cpu and sights.computed:
+            give_back()
         for each in self.live.values():
             each.forget()  # what the pass holds of the graph
         if not self._reach_checked:

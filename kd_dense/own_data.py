@@ -68,12 +68,21 @@ def set_num_classes(model: ConfigDict, count: int) -> int:
     found = 0
     for key, value in model.items():
         if key == 'num_classes':
+            _set_class_weights(model, value, count)
             model[key] = count
             found += 1
         for each in value if isinstance(value, list | tuple) else (value,):
             if isinstance(each, dict):
                 found += set_num_classes(each, count)
     return found
+
+
+def _set_class_weights(head: ConfigDict, old: int, count: int) -> None:
+    """Bring weights of classes that are all alike, but for the background, to another number."""
+    for loss in head.values():
+        weights = loss.get('class_weight') if isinstance(loss, dict) else None
+        if isinstance(weights, list) and len(weights) == old + 1 and len(set(weights[:-1])) == 1:
+            loss['class_weight'] = [weights[0]] * count + weights[-1:]
 
 
 def _placed(dataset: ConfigDict, own: dict[str, Any]) -> ConfigDict:

@@ -51,6 +51,11 @@ class Sights:
         """Whether anybody looks at what own losses compute."""
         return bool(self.losses) or any(each.of_this_step for each in self.teachers.values())
 
+    @property
+    def computed(self) -> bool:
+        """Whether a teacher that was looked at has run."""
+        return any(not teacher.of_training_set for teacher, _ in self.of_teachers())
+
     def of_teachers(self) -> Iterator[tuple[Teacher, View]]:
         """The teachers that were looked at, with what they show the student."""
         for name, teacher in self.teachers.items():

@@ -27,6 +27,7 @@ from kd_dense.hosts import build_model, read_config_file, read_model_config
 from kd_dense.own_data import set_num_classes, use_data
 from kd_dense.views import view_class
 from tests.helpers import segmentation
+from tests.helpers.mask_transformers import mask2former
 from tests.helpers.models import gfl
 from tests.helpers.pairs import atss, build, fcos, retina
 from tests.helpers.two_stage import build as two_stages
@@ -58,14 +59,19 @@ PUBLIC = {
     ),
     'Mask R-CNN, ResNeXt': (
         'mask_rcnn/mask-rcnn_r50_fpn_1x_coco', 'mask_rcnn/mask-rcnn_x101-32x4d_fpn_2x_coco',
-        'chen2017',
+        'chen2017_masks',
     ),
     'Mask R-CNN, Swin': (
-        'mask_rcnn/mask-rcnn_r50_fpn_1x_coco', 'swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco', 'chen2017'
+        'mask_rcnn/mask-rcnn_r50_fpn_1x_coco', 'swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco',
+        'chen2017_masks',
     ),
     'Cascade R-CNN': (
         'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco', 'cascade_rcnn/cascade-rcnn_r101_fpn_1x_coco',
-        'pkd',
+        'chen2017',
+    ),
+    'Cascade Mask R-CNN teaches Mask R-CNN': (
+        'mask_rcnn/mask-rcnn_r50_fpn_1x_coco',
+        'cascade_rcnn/cascade-mask-rcnn_r101_fpn_1x_coco', 'chen2017_masks',
     ),
     'RetinaNet teaches Faster R-CNN': (
         'faster_rcnn/faster-rcnn_r50_fpn_1x_coco', 'retinanet/retinanet_r101_fpn_2x_coco',
@@ -185,6 +191,12 @@ def ten(config: dict) -> dict:
     return config.to_dict()
 
 
+def test_weights_of_classes_follow_their_number():
+    config = Config(dict(model=mask2former(classes=3))).model
+    assert set_num_classes(config, 5) == 1
+    assert config.decode_head.loss_cls.class_weight == [1.0] * 5 + [0.1]
+
+
 def seg(**choices) -> dict:
     return segmentation.segmentor(classes=11, **choices)
 
@@ -248,7 +260,7 @@ SMALL = {
     'pkd of ATSS': (atss(), atss()),
     'pkd of FCOS': (fcos(), fcos()),
     'chen2017': (faster_rcnn(), faster_rcnn(channels=32)),
-    'pkd of Cascade R-CNN': (cascade_rcnn(), cascade_rcnn()),
+    'chen2017 of Cascade R-CNN': (cascade_rcnn(), cascade_rcnn()),
     'pkd_two_stage': (faster_rcnn(), gfl(channels=32)),
     'pkd from two stages': (gfl(), faster_rcnn(channels=32)),
     'structured': (seg(), seg(width=16)),
@@ -257,7 +269,7 @@ SMALL = {
     'cwd': (seg(), seg(width=16)),
     'cwd_features': (retina(), retina()),
     'cwd_features of two stages': (faster_rcnn(), faster_rcnn(channels=32)),
-    'chen2017 of Mask R-CNN': (mask_rcnn(), mask_rcnn()),
+    'chen2017_masks of Mask R-CNN': (mask_rcnn(), mask_rcnn()),
     'pkd of RTMDet': (rtmdet(), rtmdet()),
     'structured of DeepLabV3+': (deeplab(), deeplab()),
     'structured of SegFormer': (segformer(), segformer()),
@@ -286,7 +298,7 @@ def test_pairs_of_many_families_train_two_steps_each(case, digits_root, tmp_path
     options = ['custom_hooks.DistillationPictureHook.num_images=1']
     if recipe == 'structured':
         options.append('model.losses.holistic.width=(8,8,16,16)')
-    if 'Mask' in case:
+    if 'Mask R-CNN' in case:
         options.append('train_dataloader.dataset.pipeline.1.with_mask=True')
     out = tmp_path / 'out'
     chosen = dict(hint='hint', structured='structured', cwd_features='cwd').get(recipe, 'auto')

@@ -74,7 +74,10 @@ def batch_for(model: nn.Module) -> dict:
     if hasattr(model, 'decode_head'):
         return segmentation.raw_batch()
     num_classes = getattr(model, 'roi_head', model).bbox_head.num_classes
-    return demo_mm_inputs(1, [[3, 128, 128]], num_items=[2], num_classes=num_classes)
+    masks = getattr(model, 'with_mask', False)
+    return demo_mm_inputs(
+        1, [[3, 128, 128]], num_items=[2], num_classes=num_classes, with_mask=masks
+    )
 
 
 def test_there_are_configs():

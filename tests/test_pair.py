@@ -17,7 +17,7 @@ from kd_dense.errors import SetupError
 from kd_dense.pair import check_classes
 from tests.helpers.models import gfl
 from tests.helpers.pairs import atss, build, check_models, fcos, retina
-from tests.helpers.two_stage import cascade_rcnn
+from tests.helpers.two_stage import hybrid_cascade
 
 
 def losses() -> dict[str, DistillationLoss]:
@@ -169,17 +169,18 @@ def test_what_losses_miss_in_the_student_is_told_with_it():
 
 
 def test_a_host_of_another_family_can_share_its_features_alone(student):
-    cascade = build(cascade_rcnn())
+    cascade = build(hybrid_cascade())
     message = (
-        r'losses\.cls: SoftTargets reads cls_logits, which kd_dense does not know of a CascadeRCNN '
-        r'\(features-only\)\n.*; losses on features ask the least of a pair: hints'
+        r'losses\.cls: SoftTargets reads cls_logits, which kd_dense does not know of a '
+        r'HybridTaskCascade \(features-only\)\n.*; losses on features ask the least of a pair: '
+        r'hints'
     )
     with pytest.raises(SetupError, match=message):
-        check_models(cascade, build(cascade_rcnn()), dict(cls=SoftTargets()))
+        check_models(cascade, build(hybrid_cascade()), dict(cls=SoftTargets()))
     with pytest.raises(SetupError, match='host family: the teacher has features-only, the student'):
         check_models(student, cascade, dict(cls=SoftTargets()))
     hints = dict(hint=FeatureImitation(), pkd=PearsonDistillation())
-    check_models(cascade, build(cascade_rcnn()), hints)
+    check_models(cascade, build(hybrid_cascade()), hints)
     check_models(student, cascade, dict(pkd=PearsonDistillation()))
 
 

@@ -14,7 +14,7 @@ from kd_dense.compose import add_recipes, check_recipe, preferred, read_recipe, 
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, read_model_config
 from kd_dense.views import VIEWS, view_class
-from tests.helpers import detr, models, pairs, segmentation, two_stage
+from tests.helpers import detr, mask_transformers, models, pairs, segmentation, two_stage
 
 
 def ssd() -> dict:
@@ -42,16 +42,6 @@ def ssd() -> dict:
     return config
 
 
-def mask_former() -> dict:
-    """Config of a mask transformer of mmseg, of which only the features are known."""
-    source = 'mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py'
-    model = read_model_config(source, 'student')
-    model['backbone'].pop('init_cfg', None)
-    model['backbone'].update(depth=18)
-    model['decode_head']['in_channels'] = [64, 128, 256, 512]
-    return model
-
-
 HOSTS = dict(
     gfl=models.gfl,
     atss=pairs.atss,
@@ -62,8 +52,9 @@ HOSTS = dict(
     mask_rcnn=two_stage.mask_rcnn,
     cascade_rcnn=two_stage.cascade_rcnn,
     dino=detr.dino,
+    htc=two_stage.hybrid_cascade,
     pspnet=segmentation.segmentor,
-    mask2former=mask_former,
+    mask2former=mask_transformers.mask2former,
 )
 ON_FEATURES = {'cwd_features', 'hint', 'mgd', 'mgd_two_stage', 'pkd', 'pkd_two_stage'}
 ON_BOXES = {'fgd', 'fgd_two_stage'}
@@ -76,11 +67,12 @@ FITTING = dict(
     fcos=ON_FEATURES | ON_BOXES | ON_ONE_STAGE,
     ssd=ON_FEATURES,
     faster_rcnn=ON_FEATURES | ON_BOXES | ON_TWO_STAGE,
-    mask_rcnn=ON_FEATURES | ON_BOXES | ON_TWO_STAGE,
-    cascade_rcnn=ON_FEATURES,
+    mask_rcnn=ON_FEATURES | ON_BOXES | ON_TWO_STAGE | {'chen2017_masks'},
+    cascade_rcnn=ON_FEATURES | ON_BOXES | ON_TWO_STAGE,
+    htc=ON_FEATURES,
     dino=ON_FEATURES | {'detr', 'detr_matching'},
     pspnet=ON_FEATURES | {'cwd', 'dist', 'merit', 'mgd_segmentation', 'structured'},
-    mask2former=ON_FEATURES,
+    mask2former=ON_FEATURES | {'cwd', 'dist', 'mgd_segmentation'},
 )
 
 

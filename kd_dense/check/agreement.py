@@ -99,7 +99,7 @@ def _background(role: str, model: nn.Module, section: Section) -> None:
         head = model.bbox_head
         outputs, softmax = head.cls_out_channels, not head.use_sigmoid_cls
     elif view is TwoStageView:
-        head, softmax = model.roi_head.bbox_head, True
+        head, softmax = view.box_head_of(model), True
         scores = getattr(head, 'fc_cls', None)
         if not isinstance(scores, nn.Linear) or head.custom_cls_channels:
             return

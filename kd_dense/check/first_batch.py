@@ -129,7 +129,7 @@ def _pixels(view: SegmentationView, section: Section) -> None:
     share = float(view.valid_pixels.float().mean())
     values = view.labels[view.valid_pixels].unique().tolist()
     num_classes = view.head.num_classes
-    problem = f'Every pixel of the batch is ignored (label {view.head.ignore_index}).'
+    problem = f'Every pixel of the batch is ignored (label {view.ignore_index}).'
     section.tell(
         'valid pixels',
         f'{share:.0%}',

@@ -13,7 +13,7 @@ from ..launch import command_line, edge_options
 from ..logs import curve, read_scalars
 from ..pictures.curves import Chart, Curve, draw_curves
 
-METRICS = ('bbox_mAP', 'bbox_mAP_50', 'pascal_voc/mAP', 'mIoU', 'aAcc')
+METRICS = ('bbox_mAP', 'bbox_mAP_50', 'segm_mAP', 'pascal_voc/mAP', 'mIoU', 'aAcc')
 
 
 def read_run(folder: Path) -> list[dict]:

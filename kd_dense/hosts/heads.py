@@ -7,14 +7,25 @@ the view for what a head can do (:mod:`kd_dense.views.info`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from mmdet.models.dense_heads import AnchorHead, ATSSHead, FCOSHead, GFLHead, RetinaHead, RPNHead
-from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
-from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.dense_heads import (
+    AnchorHead,
+    ATSSHead,
+    FCOSHead,
+    GFLHead,
+    MaskFormerHead,
+    RetinaHead,
+    RPNHead,
+)
+from mmdet.models.detectors import MaskFormer, SingleStageDetector, TwoStageDetector
+from mmdet.models.detectors.single_stage_instance_seg import SingleStageInstanceSegmentor
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.models.task_modules.assigners import ATSSAssigner
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.models.task_modules.samplers import PseudoSampler
@@ -78,6 +89,8 @@ def anchors_of(head: nn.Module) -> str:
 
 def read_targets(head: nn.Module, targets: tuple, num_images: int) -> Assignment | None:
     """Bring what mmdet's ``get_targets`` methods return to one form; None for one we don't know."""
+    if not knows_labels(head):
+        return None
     method = type(head).get_targets
     if method is FCOSHead.get_targets:
         labels, boxes = targets[:2]
@@ -89,10 +102,8 @@ def read_targets(head: nn.Module, targets: tuple, num_images: int) -> Assignment
     if method in (GFLHead.get_targets, ATSSHead.get_targets):
         anchors, labels, weights, boxes = (torch.cat(levels, 1) for levels in targets[:4])
         return Assignment(anchors, labels, boxes, weights)
-    if method is AnchorHead.get_targets:
-        labels, weights, boxes = (torch.cat(levels, 1) for levels in targets[:3])
-        return Assignment(None, labels, boxes, weights)
-    return None
+    labels, weights, boxes = (torch.cat(levels, 1) for levels in targets[:3])
+    return Assignment(None, labels, boxes, weights)
 
 
 # -- which host family a model is of --------------------------------------------------------------
@@ -101,38 +112,98 @@ def read_targets(head: nn.Module, targets: tuple, num_images: int) -> Assignment
 def is_one_stage(model: nn.Module) -> bool:
     """Whether a model is a one-stage detector whose dense head is known here.
 
-    Heads with another number of anchors on each level (SSD) are not: their predictions do not lie
-    on a grid.
+    One with masks, such as CondInst or YOLACT, is by its head of boxes and classes; its kernels or
+    coefficients mean something to itself alone. SOLO has no such head. Heads with another number of
+    anchors on each level (SSD) are not: their predictions do not lie on a grid.
     """
     head = getattr(model, 'bbox_head', None)
     return (
-        isinstance(model, SingleStageDetector)
+        isinstance(model, SingleStageDetector | SingleStageInstanceSegmentor)
         and isinstance(head, AnchorHead | FCOSHead)
         and isinstance(getattr(head, 'num_base_priors', 1), int)
     )
 
 
 def is_two_stage(model: nn.Module) -> bool:
-    """Whether a model is a two-stage detector with one box head behind one RPN."""
+    """Whether a model is a two-stage detector with one box head, or a cascade, behind one RPN."""
     roi_head = getattr(model, 'roi_head', None)
-    box_head = getattr(roi_head, 'bbox_head', None)
     return (
         isinstance(model, TwoStageDetector)
         and type(model).loss is TwoStageDetector.loss  # Trident's repeats each image
         and isinstance(getattr(model, 'rpn_head', None), RPNHead)
-        and isinstance(roi_head, StandardRoIHead)
-        and isinstance(box_head, BBoxHead)
-        and type(box_head).get_targets is BBoxHead.get_targets
+        and (isinstance(roi_head, StandardRoIHead) or is_cascade(roi_head))
+        and all(
+            isinstance(head, BBoxHead) and type(head).get_targets is BBoxHead.get_targets
+            for head in stages_of(getattr(roi_head, 'bbox_head', None))
+        )
     )
 
 
+def is_cascade(roi_head: Any) -> bool:
+    """Whether a second stage is several, as in Cascade R-CNN, each of which sees proposals alone.
+
+    Those of HTC and SCNet see more than that.
+    """
+    return (
+        isinstance(roi_head, CascadeRoIHead)
+        and type(roi_head)._bbox_forward is CascadeRoIHead._bbox_forward
+    )
+
+
+def stages_of(heads: Any) -> list[Any]:
+    """The heads of a cascade in order; one that stands alone as a list."""
+    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+
+
+def of_stage(roi_head: Any, method: str, stage: int) -> Callable[..., Any]:
+    """A method of a second stage, of one stage where it is a cascade.
+
+    Args:
+        roi_head: of a two-stage detector.
+        method: its name.
+        stage: index of a cascade's stage; of others without effect.
+    """
+    found = getattr(roi_head, method)
+    return partial(found, range(roi_head.num_stages)[stage]) if is_cascade(roi_head) else found
+
+
 def is_segmentor(model: nn.Module) -> bool:
-    """Whether a model is a segmentor with one decode head that classifies pixels."""
-    mmseg = sys.modules.get('mmseg.models')  # a model of mmseg has imported it
-    if mmseg is None or not isinstance(model, mmseg.EncoderDecoder):
+    """Whether a model is a segmentor whose decode head, or cascade of these, classifies pixels."""
+    if not _is_encoder_decoder(model):
         return False
-    # of BaseDecodeHead; neither a cascade of heads nor a mask transformer has them
-    return all(hasattr(model.decode_head, name) for name in ('cls_seg', 'loss_by_feat'))
+    from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
+
+    heads = stages_of(model.decode_head)
+    return (
+        all(
+            hasattr(head, 'cls_seg') and hasattr(head, 'loss_by_feat')  # as BaseDecodeHead
+            for head in heads
+        )
+        and all(
+            type(head).loss is BaseCascadeDecodeHead.loss  # PointRend's samples points
+            for head in heads[1:]
+        )
+    )
+
+
+def is_mask_transformer(model: nn.Module) -> bool:
+    """Whether a model is a MaskFormer or Mask2Former whose classes share out all pixels.
+
+    One for instances alone knows no class of what is behind them.
+    """
+    if _is_encoder_decoder(model):
+        return isinstance(model.decode_head, MaskFormerHead)
+    head = getattr(model, 'panoptic_head', None)
+    return (
+        isinstance(model, MaskFormer)
+        and isinstance(head, MaskFormerHead)
+        and head.num_stuff_classes > 0
+    )
+
+
+def _is_encoder_decoder(model: Any) -> bool:
+    mmseg = sys.modules.get('mmseg.models')  # a model of mmseg has imported it
+    return mmseg is not None and isinstance(model, mmseg.EncoderDecoder)
 
 
 def classifier_of(model: nn.Module) -> Any:
@@ -153,6 +224,8 @@ def classifier_of(model: nn.Module) -> Any:
 def knows_labels(head: nn.Module) -> bool:
     """Whether :func:`read_targets` knows the label assignment of a dense head."""
     known = (FCOSHead, GFLHead, ATSSHead, AnchorHead)
+    if getattr(head, 'use_ohem', False):  # YOLACT then leaves the padding out of them
+        return False
     return getattr(type(head), 'get_targets', None) in [kind.get_targets for kind in known]
 
 
@@ -177,6 +250,20 @@ def predicts_deltas(head: nn.Module) -> bool:
     # some heads have a coder that they do not use: GFL's, and Grid R-CNN's second stage
     unused = isinstance(head, GFLHead) or not getattr(head, 'with_reg', True)
     return not unused and isinstance(getattr(head, 'bbox_coder', None), DeltaXYWHBBoxCoder)
+
+
+def predicts_masks(roi_head: Any) -> bool:
+    """Whether a second stage predicts a mask of each proposal, as Mask R-CNN does."""
+    owner = CascadeRoIHead if is_cascade(roi_head) else StandardRoIHead
+    return (
+        roi_head.with_mask
+        and type(roi_head).mask_loss is owner.mask_loss  # PointRend's has points besides
+        and all(
+            isinstance(head, FCNMaskHead)
+            and type(head).loss_and_target is FCNMaskHead.loss_and_target
+            for head in stages_of(roi_head.mask_head)
+        )
+    )
 
 
 def box_targets_are_boxes(head: nn.Module) -> bool:
@@ -401,7 +488,7 @@ def class_bias(model: Any, label: int) -> tuple[nn.Parameter, list[int]]:
         SetupError: its layer is not known here, has no bias, or there is no such class.
     """
     if hasattr(model, 'decode_head'):
-        layer = getattr(model.decode_head, 'conv_seg', None)
+        layer = getattr(stages_of(model.decode_head)[-1], 'conv_seg', None)
         count = getattr(layer, 'out_channels', 0)
     elif hasattr(model, 'roi_head'):
         layer = getattr(getattr(model.roi_head, 'bbox_head', None), 'fc_cls', None)

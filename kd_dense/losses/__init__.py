@@ -16,6 +16,7 @@ from .focal_global import FocalGlobal, attention_maps, foreground_weights, with_
 from .functional import sigmoid_kl, softmax_kl, standardized
 from .imitation import FeatureImitation, masked_absolute_error, masked_squared_error
 from .localization import LocalizationDistillation, edge_kl
+from .mask import MaskDistillation, mask_kl
 from .masked_generation import MaskedGeneration, generation_block, random_keep
 from .merit import MeritBased, binary_merit, merit_mixture
 from .pair_wise import PairWise, affinity, pool_nodes
@@ -47,6 +48,7 @@ __all__ = [
     'FocalGlobal',
     'Holistic',
     'LocalizationDistillation',
+    'MaskDistillation',
     'MaskedGeneration',
     'MeritBased',
     'PairWise',
@@ -73,6 +75,7 @@ __all__ = [
     'foreground_weights',
     'generation_block',
     'global_divisor',
+    'mask_kl',
     'masked_absolute_error',
     'masked_squared_error',
     'matched',

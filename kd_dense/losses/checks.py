@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ..errors import SetupError
+from ..views import host_info
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -35,7 +36,7 @@ def check_count(name: str, value: int) -> None:
 
 def softmax_demands(student: Any) -> list[str]:
     """What a loss on class distributions asks of a segmentor and does not find."""
-    if student.decode_head.out_channels > 1:
+    if host_info(student).activation == 'softmax':
         return []
     return [
         'it compares distributions over classes, and the decode head has one channel for two '

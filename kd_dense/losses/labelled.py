@@ -54,13 +54,14 @@ def labelled(part: str, student: Any, teacher: Any) -> Iterator[Labelled]:
 
 def _pixels(student: SegmentationView, teacher: SegmentationView) -> Iterator[Labelled]:
     """Both maps of logits at the size of the labels, as the own loss brings them there."""
-    head, size = student.head, (student.labels.shape[-2], student.labels.shape[-1])
+    size = student.labels.shape[-2], student.labels.shape[-1]
+    aligned = getattr(student.head, 'align_corners', False)
     # image by image: what is interpolated is the largest map of the whole training
     maps = zip(student.seg_logits, teacher.seg_logits.detach(), student.labels, strict=True)
     for ours, theirs, labels in maps:
-        counted = labels != head.ignore_index
+        counted = labels != student.ignore_index
         s, t = (
-            F.interpolate(m[None].float(), size, mode='bilinear', align_corners=head.align_corners)
+            F.interpolate(m[None].float(), size, mode='bilinear', align_corners=aligned)
             .squeeze(0)
             .movedim(0, -1)[counted]
             for m in (ours, theirs)
@@ -72,7 +73,7 @@ def own_share(part: str, student: Any) -> Tensor:
     """What the student's own class loss multiplies the sum over all rows by, on this rank."""
     if part == DECODE:
         own, labels = student.head.loss_decode, student.labels
-        count = (labels != student.head.ignore_index).sum()
+        count = (labels != student.ignore_index).sum()
         count = count if own.avg_non_ignore else count.new_tensor(labels.numel())
     else:
         own, count = student.box_head.loss_cls, student.roi_sampled.sum()

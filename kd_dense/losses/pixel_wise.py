@@ -11,7 +11,7 @@ from torch import Tensor
 from ..class_map import ClassMap
 from ..hosts import Host
 from ..registry import MODELS
-from ..views import SegmentationView, view_class
+from ..views import SegmentationView, host_info, view_class
 from .base import DistillationLoss, global_divisor
 from .checks import check_choice, check_temperature, standardize_demands
 from .functional import prepare_logits, softmax_kl, standardized
@@ -117,7 +117,7 @@ class PixelWise(DistillationLoss):
             return []
         found = logits_demands(self.part, student)
         if not found and self.standardize:
-            found = standardize_demands(student.decode_head.out_channels)
+            found = standardize_demands(host_info(student).num_classes)
         return found
 
     def forward(self, student: SegmentationView, teacher: SegmentationView) -> Tensor:

@@ -76,7 +76,7 @@ class Panel:
         return self.size[1] / self.image.shape[1]
 
     def paint(self, picture: np.ndarray) -> None:
-        """Cover the image with a picture, (h, w, 3), RGB, of its shape but any resolution."""
+        """Cover the image with a picture, RGB or RGBA, of its shape but any resolution."""
         height, width = self.image.shape[:2]
         self.axes.imshow(picture, extent=(0, width, height, 0), aspect='auto')
 

@@ -16,6 +16,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import nn
 
 from ..distiller import Distiller
+from ..hosts.heads import stages_of
 from .draw import Classes
 from .focus import REGIONS, look, verdicts
 from .overlays import HeatMap, Style
@@ -28,6 +29,7 @@ from .samples import (
     evenly,
     overlay,
     predict,
+    run_lengths,
     score,
 )
 from .sheet import Column
@@ -117,7 +119,7 @@ def choose(dataset: BaseDataset, count: int, evaluation: bool) -> Iterator[Packe
         data = dataset[index]
         inputs, sample = data['inputs'], data['data_samples']
         path = Path(sample.metainfo.get('img_path', f'image {index}'))
-        if 'gt_sem_seg' in sample:
+        if 'gt_sem_seg' in sample and 'data' in sample.gt_sem_seg:  # mmseg's
             truth = annotated_labels(sample, classes_of(dataset, segments=True))
             sample = _enlarged(sample, tuple(inputs.shape[-2:]))
         else:
@@ -140,12 +142,15 @@ def _enlarged(sample: BaseDataElement, size: tuple[int, int]) -> BaseDataElement
 
 def _objects(sample: BaseDataElement, info: dict[str, Any] | None) -> Objects:
     """The annotated objects in pixels of the inputs, those that count."""
+    masked = 'masks' in sample.gt_instances
     if info is not None:
-        known = annotated_objects(info).counted()
+        known = annotated_objects(info, masked).counted()
         scale = np.tile(sample.metainfo.get('scale_factor', (1.0, 1.0)), 2)
-        return Objects((known.boxes * scale).astype(np.float32), known.labels)
+        return replace(known, boxes=(known.boxes * scale).astype(np.float32), ignored=None)
+    masks = run_lengths(sample.gt_instances.masks.to_ndarray()) if masked else None
     known = sample.gt_instances.numpy()
-    return Objects(np.asarray(getattr(known.bboxes, 'tensor', known.bboxes)), known.labels)
+    boxes = np.asarray(getattr(known.bboxes, 'tensor', known.bboxes))
+    return Objects(boxes, known.labels, masks=masks)
 
 
 def _with_objects(sample: BaseDataElement, truth: Objects) -> DetDataSample:
@@ -161,7 +166,7 @@ def _with_objects(sample: BaseDataElement, truth: Objects) -> DetDataSample:
 def describe(model: nn.Module) -> str:
     """A model in a few words: ``GFL, ResNet-18, 19.1 M parameters``."""
     # segmentors are all called alike, their heads are not
-    name = type(getattr(model, 'decode_head', model)).__name__
+    name = type(stages_of(getattr(model, 'decode_head', model))[-1]).__name__
     backbone = getattr(model, 'backbone', None)
     depth = getattr(backbone, 'depth', None)
     trunk = type(backbone).__name__ + ('' if depth is None else f'-{depth}')

@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
+from pycocotools import mask as rle
 
 from .draw import IGNORED, Colour, Overlay, Panel
 
 MOST_BOXES = 60  # per image, the surest
 MASK_SHARE, HEAT_SHARE = 0.65, 0.85  # of the colour; the rest is the image in grey
+TINT_SHARE = 0.45  # of an object's mask; the rest is the image
 NEGATIVE, POSITIVE = (0.75, 0.08, 0.12), (0.07, 0.36, 0.68)  # of heat maps
 
 
@@ -42,17 +44,22 @@ class Boxes(Overlay):
         labels: class indices, (B,).
         scores: (B,) or None.
         style: of all; None draws each in the colour of its class.
+        masks: run lengths of the whole image in any resolution, (B,); None for boxes alone.
     """
 
     boxes: np.ndarray
     labels: np.ndarray
     scores: np.ndarray | None = None
     style: Style | None = None
+    masks: np.ndarray | None = field(default=None, repr=False)
 
     def draw(self, panel: Panel) -> None:
-        """Draw the surest boxes, with names where there is room."""
+        """Draw the surest boxes, with names where there is room, over their masks."""
         order = np.arange(len(self.boxes)) if self.scores is None else np.argsort(-self.scores)
-        for index in order[:MOST_BOXES]:
+        order = order[:MOST_BOXES]
+        if self.masks is not None and len(order):
+            panel.paint(self._tint(panel, order))
+        for index in order:
             x1, y1, x2, y2 = self.boxes[index].tolist()
             label = int(self.labels[index])
             style = self.style or Style(panel.classes.colour(label))
@@ -65,6 +72,15 @@ class Boxes(Overlay):
                 text = panel.classes.name(label)
                 text += '' if self.scores is None else f' {self.scores[index]:.2f}'
                 panel.write(text, self.boxes[index], to_rgb(style.colour))
+
+    def _tint(self, panel: Panel, order: np.ndarray) -> np.ndarray:
+        """Masks in the colours of their boxes, the first on top, and nothing elsewhere; RGBA."""
+        picture = np.zeros((*panel.size, 4))
+        for index in order[::-1]:
+            inside = nearest(rle.decode(self.masks[index]), panel.size) > 0
+            colour = self.style.colour if self.style else panel.classes.colour(self.labels[index])
+            picture[inside] = (*to_rgb(colour), TINT_SHARE)
+        return picture
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Boxes are xyxy in pixels. mmseg is an optional part of the installation: nothing
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.structures import BaseDataElement
+from pycocotools import mask as rle
 from torch import nn
 
 from ..views import Batch
 from .draw import IGNORED, Classes
-from .overlays import Boxes, Mask
+from .overlays import Boxes, Mask, Style
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,28 @@ class Objects:
         labels: class indices, (n,).
         scores: (n,); None for annotated ones.
         ignored: bool, (n,), of annotated ones that count neither way; None for none.
+        masks: run lengths of the whole image in any resolution, (n,); None for boxes alone.
     """
 
     boxes: np.ndarray
     labels: np.ndarray
     scores: np.ndarray | None = None
     ignored: np.ndarray | None = None
+    masks: np.ndarray | None = None
+
+    def __getitem__(self, chosen: np.ndarray) -> Objects:
+        """Some of them.
+
+        Args:
+            chosen: indices, or a bool for each.
+        """
+        parts = (self.boxes, self.labels, self.scores, self.ignored, self.masks)
+        return Objects(*(None if each is None else each[chosen] for each in parts))
 
     def above(self, threshold: float) -> Objects:
         """Those with a higher score, the surest first."""
         order = np.argsort(-self.scores, kind='stable')
-        order = order[self.scores[order] > threshold]
-        return Objects(self.boxes[order], self.labels[order], self.scores[order])
+        return self[order[self.scores[order] > threshold]]
 
     @property
     def counts(self) -> np.ndarray:
@@ -50,7 +61,7 @@ class Objects:
 
     def counted(self) -> Objects:
         """Those that are not ignored."""
-        return Objects(self.boxes[self.counts], self.labels[self.counts])
+        return self[self.counts]
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -106,14 +117,43 @@ def classes_of(dataset: BaseDataset, segments: bool) -> Classes:
     return Classes(names, [tuple(part / 255 for part in colour) for colour in palette])
 
 
-def annotated_objects(info: Mapping[str, Any]) -> Objects:
-    """The objects that a data set of mmdet knows of an image, in pixels of its file."""
+def annotated_objects(info: Mapping[str, Any], masks: bool = False) -> Objects:
+    """The objects that a data set of mmdet knows of an image, in pixels of its file.
+
+    Args:
+        info: of the image.
+        masks: whether their masks are wanted, where they are annotated.
+    """
     instances = info.get('instances', [])
+    drawn = None
+    if masks and all('mask' in each for each in instances):
+        size = (info['height'], info['width'])
+        drawn = _listed([_run_lengths(each['mask'], size) for each in instances])
     return Objects(
         np.array([each['bbox'] for each in instances], float).reshape(-1, 4),
         np.array([each['bbox_label'] for each in instances], int),
         ignored=np.array([each.get('ignore_flag', 0) for each in instances], bool),
+        masks=drawn,
     )
+
+
+def _run_lengths(mask: Any, size: tuple[int, int]) -> Mapping[str, Any]:
+    """A mask as COCO annotates it, polygons or run lengths, as compressed run lengths."""
+    if isinstance(mask, list):
+        return rle.merge(rle.frPyObjects(mask, *size))
+    return rle.frPyObjects(mask, *size) if isinstance(mask['counts'], list) else mask
+
+
+def run_lengths(masks: np.ndarray) -> np.ndarray:
+    """Masks (n, h, w) as compressed run lengths, (n,): those of many images fit into memory."""
+    return _listed([rle.encode(np.asfortranarray(mask, np.uint8)) for mask in masks])
+
+
+def _listed(masks: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Run lengths as an array, of which some can be chosen."""
+    found = np.empty(len(masks), object)
+    found[:] = masks
+    return found
 
 
 def annotated_labels(sample: BaseDataElement, classes: Classes) -> np.ndarray:
@@ -135,7 +175,9 @@ def predict(model: nn.Module, data: dict[str, list]) -> Result:
     if 'pred_sem_seg' in sample:
         return sample.pred_sem_seg.data[0].cpu().numpy().astype(int)
     found = sample.pred_instances.cpu()
-    return Objects(found.bboxes.numpy(), found.labels.numpy(), found.scores.numpy())
+    masks = run_lengths(found.masks.numpy()) if 'masks' in found else None
+    boxes, labels, scores = (found[name].numpy() for name in ('bboxes', 'labels', 'scores'))
+    return Objects(boxes, labels, scores, masks=masks)
 
 
 def overlay(found: Result, threshold: float = 0) -> Boxes | Mask:
@@ -147,8 +189,12 @@ def overlay(found: Result, threshold: float = 0) -> Boxes | Mask:
     """
     if isinstance(found, np.ndarray):
         return Mask(found)
-    shown = found.counted() if found.scores is None else found.above(threshold)
-    return Boxes(shown.boxes, shown.labels, shown.scores)
+    return boxes_of(found.counted() if found.scores is None else found.above(threshold))
+
+
+def boxes_of(objects: Objects, style: Style | None = None) -> Boxes:
+    """Objects to be drawn, in the colours of their classes or all in one style."""
+    return Boxes(objects.boxes, objects.labels, objects.scores, style, objects.masks)
 
 
 def shared_pixels(truth: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:

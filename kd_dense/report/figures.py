@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from PIL import Image
 
 from ..pictures import Column, Result, Sample, draw_image, draw_sheet, evenly
 from ..pictures.draw import IGNORED, Overlay
-from ..pictures.overlays import Boxes, HeatMap, Style
-from ..pictures.samples import overlay
+from ..pictures.overlays import HeatMap, Style
+from ..pictures.samples import boxes_of, overlay
 from .evidence import Evidence, most
 from .numbers import first
 from .outcomes import match
@@ -98,8 +99,7 @@ def _overlays(
     sample = evidence.samples[index]
     results = {name: found[index] for name, found in evidence.results.items()}
     if not evidence.segments:
-        truth = sample.truth.counted()
-        yield 'annotated', [Boxes(truth.boxes, truth.labels, style=TRUTH)]
+        yield 'annotated', [boxes_of(sample.truth.counted(), TRUTH)]
         for run in columns:
             yield run.name, _judged(sample, results[run.name], evidence.threshold)
         return
@@ -120,12 +120,9 @@ def _judged(sample: Sample, found: Result, threshold: float) -> list[Overlay]:
     outcome = match(sample.truth, found)
     kinds = {RIGHT: outcome.right, NEUTRAL: outcome.neutral}
     kinds[WRONG] = ~(outcome.right | outcome.neutral)
-    drawn = [
-        Boxes(found.boxes[those], found.labels[those], found.scores[those], style)
-        for style, those in kinds.items()
-    ]
+    drawn = [boxes_of(found[those], style) for style, those in kinds.items()]
     missed = ~outcome.found & sample.truth.counts
-    return [*drawn, Boxes(sample.truth.boxes[missed], sample.truth.labels[missed], style=MISSED)]
+    return [*drawn, boxes_of(replace(sample.truth[missed], masks=None), MISSED)]
 
 
 def _data_url(pixels: np.ndarray) -> str:

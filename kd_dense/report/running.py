@@ -53,11 +53,12 @@ def read_samples(run: Run, plain: Plain, count: int) -> tuple[list[Sample], int,
         dataset = DATASETS.build(run.config[part]['dataset'])
         classes = classes_of(dataset, run.segments)
         chosen = evenly(len(dataset), count)
-        samples = [_read(dataset, place, classes, run.segments) for place in chosen]
+        masks = getattr(plain.model, 'with_mask', False)
+        samples = [_read(dataset, place, classes, run.segments, masks) for place in chosen]
     return samples, len(dataset), classes
 
 
-def _read(dataset: Any, index: int, classes: Classes, segments: bool) -> Sample:
+def _read(dataset: Any, index: int, classes: Classes, segments: bool, masks: bool) -> Sample:
     info = dataset.get_data_info(index)
     image = cv2.imread(str(info['img_path']), cv2.IMREAD_COLOR)
     if image is None:
@@ -67,7 +68,7 @@ def _read(dataset: Any, index: int, classes: Classes, segments: bool) -> Sample:
         labels = annotated_labels(dataset[index]['data_samples'], classes)
         truth = nearest(labels, image.shape[:2])
     else:
-        truth = annotated_objects(info)
+        truth = annotated_objects(info, masks)
     return Sample(Path(info['img_path']).name, np.ascontiguousarray(image[..., ::-1]), truth, info)
 
 

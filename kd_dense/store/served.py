@@ -10,7 +10,7 @@ from ..teachers import Ensemble, FrozenTeacher, Teacher
 from ..teachers.stored import MADE_OF, StoredTeacher
 from .kept import AT_POSITIONS, STORABLE, Kept
 
-PROPOSALS = ('roi_cls_logits', 'roi_deltas')
+PROPOSALS = ('roi_cls_logits', 'roi_deltas', 'mask_logits')
 
 
 def what_to_keep(

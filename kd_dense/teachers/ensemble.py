@@ -314,6 +314,11 @@ class AveragedTwoStage(_AveragedDense, TwoStageView):
         deltas = [each.roi_deltas for each in self.members]
         return average_proposals(logits, self.box_head), average(deltas)
 
+    @readable(agree=('family', 'num_classes', 'masks'), ahead='features')
+    def mask_logits(self) -> Tensor:
+        """Mask logits of the student's proposals with a mask, (M, h, w), at the first's size."""
+        return average_masks([each.mask_logits for each in self.members])
+
 
 class AveragedSegmentation(_Averaged, SegmentationView):
     """What losses may look at in the mean of segmentors."""
@@ -369,6 +374,12 @@ def average_proposals(logits: Sequence[Tensor], head: Any) -> Tensor:
     if getattr(head.loss_cls, 'use_sigmoid', False):
         return average_sigmoid(logits)
     return average_softmax(logits, dim=-1)
+
+
+def average_masks(masks: Sequence[Tensor]) -> Tensor:
+    """The mean mask logits of proposals, (M, h, w), at the size of the first member's."""
+    size = size_of(masks[0])
+    return average_sigmoid([resized(each[:, None], size)[:, 0] for each in masks])
 
 
 def average_pixels(maps: Sequence[Tensor]) -> Tensor:

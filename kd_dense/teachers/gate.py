@@ -83,13 +83,13 @@ class Gate(Teacher):
         for each in self._models:
             head = view_class(each.model).head_of(each.model)
             dense = issubclass(view_class(each.model), DenseView)
-            if dense and list(signature(head.loss_by_feat).parameters)[2:3] != [
-                'batch_gt_instances'
-            ]:
+            place, wanted = (2, 'batch_gt_instances') if dense else (0, 'seg_logits')
+            if list(signature(head.loss_by_feat).parameters)[place : place + 1] != [wanted]:
                 raise SetupError(
-                    f'The {self.name} is a Gate, which mixes classes and boxes, and a '
-                    f'{type(head).__name__} predicts more than these. Take heads such as GFLHead '
-                    'or RetinaHead, or `peers` that teach each other without a Gate.'
+                    f'The {self.name} is a Gate, which mixes classes and boxes, or maps of '
+                    f'logits, and a {type(head).__name__} predicts more than these. Take heads '
+                    'such as GFLHead, RetinaHead or PSPHead, or `peers` that teach each other '
+                    'without a Gate.'
                 )
         check_geometry({each.name: each.model for each in self._models})
 

@@ -37,6 +37,7 @@ from ..views import (
     Detections,
     DetrView,
     FeatureView,
+    MaskTransformerView,
     OneStageView,
     SegmentationView,
     TwoStageView,
@@ -50,7 +51,7 @@ from .renormalize import preprocessing_of
 
 BOXES = ('box_logits', 'decoded_boxes')
 DENSE = ('cls_logits', *BOXES)
-ROI = {'proposals', 'roi_cls_logits', 'roi_deltas'}
+ROI = {'proposals', 'roi_cls_logits', 'roi_deltas', 'masked', 'mask_logits'}
 _strides: WeakKeyDictionary[nn.Module, dict[str, tuple[float, ...]]] = WeakKeyDictionary()
 
 
@@ -233,6 +234,10 @@ class LargerSegmentation(Larger, SegmentationView):
         return tuple(self._brought('aux_logits'))
 
 
+class LargerMaskTransformer(LargerSegmentation, MaskTransformerView):
+    """What losses may look at in a mask transformer that sees other images."""
+
+
 class LargerDense(LargerPredicting, DenseView):
     """What losses may look at in a detector that sees other images.
 
@@ -319,9 +324,18 @@ class LargerTwoStage(LargerDense, TwoStageView):
 
     @cached_property
     def _roi_outputs(self) -> tuple[Tensor, Tensor]:
-        images, boxes = self.proposals.split((1, 4), dim=1)
-        self.larger.proposals = torch.cat([images, boxes * self.scale], dim=1)
+        self.larger.proposals = self._in_larger(self.proposals)
         return self.larger._roi_outputs
+
+    @cached_property
+    def _mask_outputs(self) -> Tensor:
+        self.larger.masked = self.masked._replace(proposals=self._in_larger(self.masked.proposals))
+        return self.larger._mask_outputs
+
+    def _in_larger(self, proposals: Tensor) -> Tensor:
+        """Where proposals (R, 5) lie in the larger images."""
+        images, boxes = proposals.split((1, 4), dim=1)
+        return torch.cat([images, boxes * self.scale], dim=1)
 
 
 LARGER: dict[type[View], type[Larger]] = {
@@ -330,6 +344,7 @@ LARGER: dict[type[View], type[Larger]] = {
     OneStageView: LargerOneStage,
     TwoStageView: LargerTwoStage,
     SegmentationView: LargerSegmentation,
+    MaskTransformerView: LargerMaskTransformer,
 }
 
 

@@ -11,10 +11,19 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from ..errors import SetupError
+from ..hosts.heads import is_cascade, stages_of
 from ..registry import MODELS
-from ..views import Batch, SegmentationView, TwoStageView, view_class
+from ..views import (
+    Batch,
+    MaskTransformerView,
+    SegmentationView,
+    TwoStageView,
+    host_info,
+    view_class,
+)
 from ..views.watch import replaced
 from .averaging import average, average_sigmoid, average_softmax
+from .ensemble import FUSION as WAY_OUT
 from .ensemble import (
     Ensemble,
     average_boxes,
@@ -81,6 +90,12 @@ class EnsembleModel(BaseModel):
                     f'An ensemble predicts of images of one size, and members.{name} has a scale '
                     f'of {model.scale:g}. Leave its `scale` out, or look at that model alone.'
                 )
+            if _decodes_otherwise(model):
+                raise SetupError(
+                    f'members.{name} ({type(model).__name__}, {host_info(model).head}) decodes no '
+                    'mean of several outputs: it can teach in an Ensemble, and not predict in one. '
+                    f'{WAY_OUT}.'
+                )
         first = next(iter(models.values()))
         super().__init__(data_preprocessor=first.data_preprocessor)
         self.members = nn.ModuleDict(models)
@@ -128,6 +143,12 @@ class EnsembleModel(BaseModel):
             return models[0].predict(images[0], data_samples, **options)
 
 
+def _decodes_otherwise(model: Any) -> bool:
+    """Whether a model predicts in several stages, or scores where others have logits."""
+    cascade = hasattr(model, 'roi_head') and is_cascade(model.roi_head)
+    return cascade or issubclass(view_class(model), MaskTransformerView)
+
+
 def is_ensemble(model: Mapping[str, Any]) -> bool:
     """Whether a config's model is an ensemble."""
     return model.get('type') in (TYPE, FUSION)
@@ -159,7 +180,8 @@ def _segment(
             chosen = mean.argmax(dim=0, keepdim=True)
         else:  # the host has taken the sigmoid already
             mean = average(maps)
-            chosen = (mean > models[0].decode_head.threshold).to(mean)
+            head = stages_of(models[0].decode_head)[-1]
+            chosen = (mean > head.threshold).to(mean)
         result.seg_logits.data, result.pred_sem_seg.data = mean, chosen
     return found[0]
 

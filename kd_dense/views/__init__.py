@@ -15,10 +15,11 @@ from .detections import Detections, PredictingView
 from .detr import DetrView
 from .features import FeatureView  # the registry holds the general views before the special ones
 from .info import HostInfo
+from .mask_transformer import MaskTransformerView, semantic_logits
 from .one_stage import OneStageView
 from .readable import Read, Readable, known_reads, readable
 from .segmentation import SegmentationView
-from .two_stage import RoITargets, TwoStageView
+from .two_stage import Masked, RoITargets, TwoStageView
 from .view import BACKBONE, MEMORY, NotAnnotated, View, probe
 
 _described: WeakKeyDictionary[nn.Module, HostInfo] = WeakKeyDictionary()
@@ -78,6 +79,8 @@ __all__ = [
     'DetrView',
     'FeatureView',
     'HostInfo',
+    'MaskTransformerView',
+    'Masked',
     'NotAnnotated',
     'OneStageView',
     'PredictingView',
@@ -92,6 +95,7 @@ __all__ = [
     'level_channels',
     'probe',
     'readable',
+    'semantic_logits',
     'stage_channels',
     'view_class',
 ]

@@ -15,6 +15,7 @@ TOWERS = 'towers'  # the class and the box half of the dense head can be run lay
 DELTAS = 'deltas from anchors'  # boxes of the dense head are encoded as deltas
 ROI_DELTAS = 'deltas from proposals'  # and those of the second stage
 MATCHES = 'matching costs'  # what its own assigner matches queries with objects by is known
+MASKS = 'masks of proposals'  # the second stage predicts the mask of each
 
 
 def compared_field(words: str, **options: Any) -> Any:
@@ -36,6 +37,7 @@ class HostInfo:
         boxes: how boxes are encoded, e.g. ``'distribution over 17 bins'``.
         roi_scores: how class logits of proposals become scores; empty without a second stage.
         roi_boxes: how boxes of proposals are encoded; empty without a second stage.
+        masks: what kind of masks proposals have; empty without a second stage.
         head: class name of the head, for messages.
         abilities: what its heads can do, of the constants of this module.
     """
@@ -50,6 +52,7 @@ class HostInfo:
     boxes: str = compared_field('encoding of boxes')
     roi_scores: str = compared_field("kind of the proposals' class scores", default='')
     roi_boxes: str = compared_field("encoding of the proposals' boxes", default='')
+    masks: str = compared_field('masks of proposals', default='')
     head: str = field(compare=False)
     abilities: frozenset[str] = field(default=frozenset(), compare=False)
 

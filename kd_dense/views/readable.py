@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from torch.profiler import record_function
 
+from ..errors import SetupError
+
 ITSELF = 'itself'
 
 
@@ -60,6 +62,24 @@ def readable(agree: Sequence[str] = (), ahead: str | None = ITSELF) -> Callable[
         return found
 
     return decorate
+
+
+class Missing(SetupError, AttributeError):
+    """A view is asked for what its kind does not have."""
+
+
+class Without:
+    """In place of a property that a kind of view has not, though the kind that it is of has it.
+
+    Args:
+        why: a sentence, with what to do instead.
+    """
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        raise Missing(self.why)
 
 
 def known_reads(view: type) -> list[str]:

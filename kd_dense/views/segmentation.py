@@ -1,4 +1,6 @@
-"""The view of segmentors: mmseg's ``EncoderDecoder``.
+"""The view of segmentors: mmseg's ``EncoderDecoder``, and ``CascadeEncoderDecoder`` such as OCRNet.
+
+The decode head is the one head, or the last of a cascade, which tells what is predicted.
 
 mmseg is an optional part of the installation: nothing here imports it.
 
@@ -8,7 +10,7 @@ Shapes: N images of H x W pixels, K classes, maps of h x w positions.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,27 +18,27 @@ from torch import Tensor, nn
 
 from ..errors import SetupError
 from ..hosts import Host
-from ..hosts.heads import is_segmentor
+from ..hosts.heads import is_segmentor, stages_of
 from ..registry import VIEWS
 from .info import HostInfo
 from .readable import readable
 from .view import NotAnnotated, Note, View, as_levels, probe
 from .watch import watch_calls
 
-TASK = 'decode.'  # how mmseg's losses of the decode head are named
+TASK = 'decode'  # how mmseg's losses of the decode head are named
 
 
 @VIEWS.register_module()
 class SegmentationView(View):
     """What losses may look at in a segmentor for one batch."""
 
-    parts = ('backbone', 'neck', 'decode_head', 'auxiliary_head')
+    parts: ClassVar[tuple[str, ...]] = ('backbone', 'neck', 'decode_head', 'auxiliary_head')
     family = 'segmentation'
 
     @staticmethod
     def head_of(model: Host) -> Host:
-        """The decode head."""
-        return model.decode_head
+        """The decode head, the last of a cascade."""
+        return stages_of(model.decode_head)[-1]
 
     @staticmethod
     def fits(model: Host) -> bool:
@@ -46,7 +48,7 @@ class SegmentationView(View):
     @classmethod
     def describe(cls, model: Host) -> HostInfo:
         """Read off a model what two models may have to agree in."""
-        head = model.decode_head
+        head = cls.head_of(model)
         return HostInfo(
             family=cls.family,
             strides=probe(model, cls).strides,
@@ -100,8 +102,12 @@ class SegmentationView(View):
     def _decoded(self) -> Any:
         """What the decode head returns; noted on the way: what its classifier reads."""
         features = self.features
+        first, *later = stages_of(self.model.decode_head)
         with self._context(), watch_calls(self.head, 'cls_seg', self._note_classifier):
-            return self.head(features)
+            found = first(features)
+            for head in later:
+                found = head(features, found)
+            return found
 
     def _note_classifier(self, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         self._classifier_input = inputs[0]
@@ -125,6 +131,11 @@ class SegmentationView(View):
             return self.seg_logits
         return self.head_features if name == 'head' else super().stage(name)
 
+    @property
+    def ignore_index(self) -> int:
+        """What a pixel is labelled with that has no class."""
+        return self.head.ignore_index
+
     @cached_property
     def labels(self) -> Tensor:
         """Annotated classes, (N, H, W), with the ignore index where a pixel has none."""
@@ -142,7 +153,7 @@ class SegmentationView(View):
             height, width = self.batch.images.shape[-2:]
             return self.batch.inside((height, width), stride=1)
         size = (self.labels.shape[-2], self.labels.shape[-1])
-        return (self.labels != self.head.ignore_index) & self.batch.inside(size, stride=1)
+        return (self.labels != self.ignore_index) & self.batch.inside(size, stride=1)
 
     def valid_at(self, size: tuple[int, int]) -> Tensor:
         """Which positions of a map have a valid pixel at their centre; bool, (N, h, w).
@@ -168,7 +179,9 @@ class SegmentationView(View):
 
     def task_loss(self) -> Tensor:
         """The decode head's own loss, a scalar."""
-        names = [n for n in self.own_losses if n.startswith(TASK) and 'loss' in n]
+        heads = self.model.decode_head
+        stage = f'_{len(heads) - 1}' if isinstance(heads, nn.ModuleList) else ''
+        names = [n for n in self.own_losses if n.startswith(f'{TASK}{stage}.') and 'loss' in n]
         return torch.stack([self.own_loss(name) for name in names]).sum()
 
     def _notes(self) -> list[Note]:

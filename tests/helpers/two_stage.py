@@ -99,9 +99,9 @@ def faster_rcnn(
     return config
 
 
-def mask_rcnn() -> dict:
-    """The same with a mask head."""
-    config = faster_rcnn()
+def mask_rcnn(channels: int = 16, **mask_head: Any) -> dict:
+    """The same with a mask head, whose further arguments may be named."""
+    config = faster_rcnn(channels)
     config['type'] = 'MaskRCNN'
     extractor = copy.deepcopy(config['roi_head']['bbox_roi_extractor'])
     config['roi_head'].update(
@@ -109,20 +109,25 @@ def mask_rcnn() -> dict:
         mask_head=dict(
             type='FCNMaskHead',
             num_convs=1,
-            in_channels=16,
+            in_channels=channels,
             conv_out_channels=8,
             num_classes=NUM_CLASSES,
             loss_mask=dict(type='CrossEntropyLoss', use_mask=True),
-        ),
+        )
+        | mask_head,
     )
     config['train_cfg']['rcnn']['mask_size'] = 10
     config['test_cfg']['rcnn']['mask_thr_binary'] = 0.5
     return config
 
 
-def cascade_rcnn() -> dict:
-    """A Cascade R-CNN of two stages."""
-    config = faster_rcnn()
+def cascade_rcnn(plain: dict | None = None) -> dict:
+    """A Cascade R-CNN of two stages, or a Cascade Mask R-CNN.
+
+    Args:
+        plain: the Faster or Mask R-CNN whose heads its stages have.
+    """
+    config = plain or faster_rcnn()
     roi_head, rcnn = config['roi_head'], config['train_cfg']['rcnn']
     roi_head.update(
         type='CascadeRoIHead',
@@ -132,6 +137,14 @@ def cascade_rcnn() -> dict:
     )
     config['type'] = 'CascadeRCNN'
     config['train_cfg']['rcnn'] = [rcnn, copy.deepcopy(rcnn)]
+    return config
+
+
+def hybrid_cascade() -> dict:
+    """The same as an HTC, whose stages see more than proposals: its features alone are known."""
+    config = cascade_rcnn()
+    config['type'] = 'HybridTaskCascade'
+    config['roi_head']['type'] = 'HybridTaskCascadeRoIHead'
     return config
 
 

@@ -21,7 +21,7 @@ from kd_dense.hosts.checkpoints import read_checkpoint
 from tests.helpers import segmentation
 from tests.helpers.models import gfl
 from tests.helpers.pairs import retina
-from tests.helpers.two_stage import cascade_rcnn, faster_rcnn
+from tests.helpers.two_stage import faster_rcnn, hybrid_cascade
 from tests.helpers.two_stage import losses as two_stage_losses
 from tests.test_check.conftest import check, class_only, found, save, the_line
 
@@ -114,7 +114,7 @@ def test_nothing_is_found_in_a_healthy_two_stage_pair(detection, tmp_path):
 
 def test_of_a_host_whose_head_is_not_known_the_features_are_examined(detection, tmp_path):
     config = detection()
-    teacher = cascade_rcnn()
+    teacher = hybrid_cascade()
     config.model.student = config.model.teacher.config = teacher
     config.model.losses = dict(pkd=dict(type='kd_dense.PearsonDistillation'))
     config.train_dataloader.dataset.metainfo.classes = CLASSES[:3]

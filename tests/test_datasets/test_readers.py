@@ -1,8 +1,11 @@
 """The embedded dataset through the stock readers of mmdet and mmseg, without code of ours."""
 
+from pathlib import Path
+
 import numpy as np
 from mmdet.datasets import CocoDataset, VOCDataset
 from mmengine.registry import DefaultScope
+from PIL import Image
 
 from kd_dense.datasets import CLASSES
 
@@ -13,7 +16,8 @@ PIPELINE = [
 ]
 
 
-def coco(digits_root):
+def coco(digits_root, **annotations):
+    load, annotated, pack = PIPELINE
     with DefaultScope.overwrite_default_scope('mmdet'):
         return CocoDataset(
             data_root=str(digits_root),
@@ -21,8 +25,23 @@ def coco(digits_root):
             data_prefix=dict(img='VOC2007/JPEGImages/'),
             metainfo=dict(classes=CLASSES),
             filter_cfg=dict(filter_empty_gt=False),
-            pipeline=PIPELINE,
+            pipeline=[load, annotated | annotations, pack],
         )
+
+
+def test_the_mask_of_each_object_is_its_part_of_the_label_picture(digits_root):
+    masks = 0
+    for item in coco(digits_root, with_mask=True):
+        sample = item['data_samples']
+        name = Path(sample.img_path).stem
+        picture = np.array(Image.open(digits_root / f'VOC2007/SegmentationClass/{name}.png'))
+        drawn = np.zeros_like(picture)
+        for mask, label in zip(sample.gt_instances.masks.masks, sample.gt_instances.labels,
+                               strict=True):  # fmt: skip
+            drawn[mask > 0] = label + 1
+            masks += 1
+        assert np.array_equal(drawn, picture)
+    assert masks > 12
 
 
 def test_coco_and_voc_readers_of_mmdet_find_the_same_objects(digits_root):

@@ -8,17 +8,23 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from mmdet.datasets import CocoDataset
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import DefaultScope
 from mmengine.runner import get_priority
+from pycocotools import mask as rle
 
+from kd_dense.datasets import CLASSES
 from kd_dense.errors import SetupError
 from kd_dense.hooks import DistillationPictureHook
 from kd_dense.hosts import build_model, read_model_config
-from kd_dense.pictures import predict
+from kd_dense.pictures import Classes, Gallery, Objects, draw_image, predict
 from kd_dense.pictures.draw import LABEL_FONT, class_colour, free_place, text_size
 from kd_dense.pictures.focus import look
 from kd_dense.pictures.gallery import choose
+from kd_dense.pictures.samples import annotated_objects, overlay, run_lengths
 from kd_dense.teachers import FrozenTeacher, Teacher, teacher_from
+from tests.helpers import two_stage
 from tests.helpers.models import gfl
 
 HOOK = dict(type='kd_dense.DistillationPictureHook', num_images=2)
@@ -181,3 +187,66 @@ def test_it_sees_the_averaged_weights():
 def test_numbers_out_of_range_are_refused():
     with pytest.raises(SetupError, match='num_images=0'):
         DistillationPictureHook(num_images=0)
+
+
+# -- masks -------------------------------------------------------------------------------------
+
+
+def square(size: int = 40) -> np.ndarray:
+    """Two masks: the left upper quarter, and nothing."""
+    masks = np.zeros((2, size, size), bool)
+    masks[0, : size // 2, : size // 2] = True
+    return masks
+
+
+def test_masks_are_tinted_in_the_colours_of_their_boxes_at_any_resolution():
+    two = np.array([[0.0, 0, 80, 80], [100, 100, 140, 140]])
+    objects = Objects(two, np.array([1, 2]), np.array([0.9, 0.2]), masks=run_lengths(square()))
+    grey = np.full((160, 160, 3), 128, np.uint8)
+    classes = Classes(('a', 'b', 'c'), [(0, 0, 1.0), (1.0, 0, 0), (0, 1.0, 0)])
+    picture = draw_image(grey, [overlay(objects, 0.3)], classes, width=320)
+    inside, outside = picture[120, 120].astype(int), picture[240, 240].astype(int)
+    np.testing.assert_allclose(inside, 0.55 * 128 + np.array([0.45 * 255, 0, 0]), atol=3)
+    np.testing.assert_allclose(outside, 128, atol=1)  # not sure enough to be drawn
+
+
+def test_annotated_masks_are_read_in_each_form_of_coco_and_only_where_wanted():
+    polygon = [[0, 0, 20, 0, 20, 20, 0, 20]]
+    (packed, _) = run_lengths(square())
+    # run lengths go down the columns, from what is not drawn
+    listed = dict(size=[40, 40], counts=[0, *[20, 20] * 19, 20, 20 + 20 * 40])
+    forms = (polygon, dict(packed, counts=packed['counts'].decode()), listed)
+    each = dict(bbox=[0, 0, 20, 20], bbox_label=1)
+    info = dict(height=40, width=40, instances=[each | dict(mask=form) for form in forms])
+    found = annotated_objects(info, masks=True)
+    for mask in found.masks:
+        assert np.array_equal(rle.decode(mask), square()[0])
+    assert len(found[np.array([True, False, True])].masks) == 2
+    assert annotated_objects(info).masks is None
+    info['instances'].append(each)  # one without
+    assert annotated_objects(info, masks=True).masks is None
+
+
+def test_what_a_mask_rcnn_predicts_and_learns_from_has_masks(digits_root):
+    model = two_stage.build(two_stage.mask_rcnn())
+    torch.nn.init.normal_(model.roi_head.bbox_head.fc_cls.weight)
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+        dict(type='PackDetInputs'),
+    ]
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        dataset = CocoDataset(
+            data_root=str(digits_root), ann_file='annotations/val.json', pipeline=pipeline,
+            data_prefix=dict(img='VOC2007/JPEGImages/'), metainfo=dict(classes=CLASSES),
+            test_mode=True,
+        )  # fmt: skip
+    gallery = Gallery(dataset, 1, score_thr=0.0)
+    (image,) = gallery.images
+    assert image.truth.masks.shape == image.truth.labels.shape
+    other = next(iter(choose(dataset, 1, evaluation=False)))
+    drawn = [[rle.decode(mask) for mask in each.truth.masks] for each in (image, other)]
+    assert len(drawn[0]) and np.array_equal(*drawn)
+    ((found,),) = gallery.predicted('student', model).overlays
+    assert len(found.boxes) and found.masks.shape == found.labels.shape
+    assert rle.decode(found.masks[0]).shape == image.pixels.shape[:2]

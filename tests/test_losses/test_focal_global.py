@@ -18,7 +18,7 @@ from kd_dense.views import OneStageView
 from tests.helpers import segmentation
 from tests.helpers.models import gfl, raw_batch
 from tests.helpers.pairs import HOSTS, SIZES, batch_for, build, noted
-from tests.helpers.two_stage import cascade_rcnn, faster_rcnn
+from tests.helpers.two_stage import faster_rcnn, hybrid_cascade
 from tests.helpers.waves import set_waves, wave
 
 EVERYWHERE = torch.ones(2, 4, 5, dtype=torch.bool)
@@ -292,7 +292,7 @@ def test_unknown_choices_are_refused_when_building(choice, message):
 
 def test_hosts_without_known_boxes_are_refused():
     assert unmet(build(gfl()), 'fgd', FocalGlobal()) == []
-    for config in (cascade_rcnn(), segmentation.segmentor()):
+    for config in (hybrid_cascade(), segmentation.segmentor()):
         assert (
             'needs a detector whose boxes are known' in unmet(build(config), 'f', FocalGlobal())[0]
         )

@@ -129,7 +129,7 @@ def test_the_logits_of_each_pixel_are_standardized_where_asked_to(part):
 def test_two_classes_cannot_be_standardized():
     student, _ = pair()
     assert unmet(student, 'pixel', PixelWise(standardize=True)) == []
-    student.decode_head.out_channels = 2
+    student, _ = pair(segmentor(classes=2))
     assert 'leaves nothing of 2 scores' in unmet(student, 'pixel', PixelWise(standardize=True))[0]
 
 

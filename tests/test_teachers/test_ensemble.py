@@ -302,6 +302,7 @@ def test_it_is_built_from_a_config_with_its_checkpoints(tmp_path):
 OTHER_STDS = two_stage.faster_rcnn(stds=(0.2, 0.2, 0.4, 0.4))
 OTHER_SCALE = gfl()
 OTHER_SCALE['bbox_head']['anchor_generator']['octave_base_scale'] = 8
+HTC = two_stage.hybrid_cascade()
 FIVE = gfl()
 FIVE['bbox_head']['reg_max'] = 16
 
@@ -314,7 +315,7 @@ FIVE['bbox_head']['reg_max'] = 16
         (gfl(), OTHER_SCALE, 'encoding of the GFLHead'),
         (gfl(), gfl(num_classes=5), 'number of classes is 3 of the one and 5 of the other'),
         (two_stage.faster_rcnn(), OTHER_STDS, 'encoding of the Shared2FCBBoxHead'),
-        (two_stage.cascade_rcnn(), two_stage.cascade_rcnn(), 'What a CascadeRCNN computes is not'),
+        (HTC, HTC, 'What a HybridTaskCascade computes is not'),
     ],
 )
 def test_predictions_that_mean_something_else_are_refused_with_another_way(one, other, what):

@@ -172,7 +172,7 @@ def test_between_octaves_a_detector_shows_features_and_the_second_stage():
 
 
 def test_hosts_whose_heads_are_not_known_show_features():
-    model = build_model(read_model_config(two_stage.cascade_rcnn(), 'teacher')).eval()
+    model = build_model(read_model_config(two_stage.hybrid_cascade(), 'teacher')).eval()
     batch = batch_for(model)
     view, large, own = seen(model, batch)
     assert [f.shape for f in view.features] == [f.shape for f in own.features]

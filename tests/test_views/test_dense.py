@@ -11,7 +11,7 @@ from kd_dense.views import Batch, FeatureView, OneStageView, view_class
 from kd_dense.views.watch import watch_calls
 from tests.helpers.models import gfl
 from tests.helpers.pairs import HOSTS, SIZES, atss, batch_for, build, fcos, noted, retina
-from tests.helpers.two_stage import cascade_rcnn
+from tests.helpers.two_stage import hybrid_cascade
 
 EACH_HOST = pytest.mark.parametrize('host', HOSTS)
 
@@ -354,8 +354,8 @@ def test_a_softmax_head_is_described_as_one():
     assert OneStageView(model, batch_for(model)).activation == 'softmax'
 
 
-def test_of_a_cascade_the_features_are_seen():
-    model = build(cascade_rcnn())
+def test_of_a_host_whose_head_is_not_known_the_features_are_seen():
+    model = build(hybrid_cascade())
     assert view_class(model) is FeatureView
     info = FeatureView.describe(model)
     assert (info.strides, info.num_classes, info.family) == ((8, 16, 32), 3, 'features-only')

@@ -9,8 +9,9 @@ from mmengine.optim import build_optim_wrapper
 from kd_dense import MODELS
 from kd_dense.errors import SetupError
 from kd_dense.hosts import build_model, read_model_config
-from kd_dense.views import Batch, FeatureView, view_class
+from kd_dense.views import Batch, FeatureView, OneStageView, view_class
 from tests.helpers import pairs, segmentation
+from tests.helpers.two_stage import with_masks
 from tests.test_recipes import ssd
 
 ON_FEATURES = dict(
@@ -53,6 +54,19 @@ def segmenter() -> dict:
         dropout_ratio=0.0,
         loss_decode=dict(type='CrossEntropyLoss'),
     )
+    return config
+
+
+def cond_inst() -> dict:
+    """A CondInst, whose masks are made by kernels of each position."""
+    name = 'mmdet::condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py'
+    config = read_model_config(name, 'student').to_dict()
+    small = pairs.gfl()
+    config['backbone'] = small['backbone']
+    config['neck'].update(in_channels=[8, 16, 32, 64], out_channels=64)
+    config['bbox_head'].update(num_classes=3, in_channels=64, feat_channels=64, stacked_convs=1)
+    features = config['mask_head']['mask_feature_head']
+    features.update(in_channels=64, feat_channels=8, num_stacked_convs=1)
     return config
 
 
@@ -110,3 +124,15 @@ def test_ssd_shows_its_features_and_learns_from_them():
     assert logs['loss_kd_hint'] > 0 and logs['loss_kd_pkd'] > 0
     with pytest.raises(SetupError, match='reads cls_logits, which kd_dense does not know'):
         trained(ssd(), dict(cls=dict(type='kd_dense.SoftTargets')), raw=pairs.raw())
+
+
+def test_a_detector_with_masks_by_kernels_is_taught_on_features_and_classes():
+    assert view_class(build_model(read_model_config(cond_inst(), 'student'))) is OneStageView
+    raw = pairs.raw(((64, 64),) * 2, (((10.0, 12.0, 40.0, 50.0),),) * 2)
+    with_masks(Batch(torch.zeros(0), raw['data_samples']))
+    classes = dict(soft=dict(type='kd_dense.SoftTargets', region='all'))
+    logs = trained(cond_inst(), ON_FEATURES | classes, raw=raw)
+    assert logs['loss_kd_hint'] > 0 and logs['loss_kd_soft'] > 0 and logs['loss_mask'] > 0
+    message = r'reads mask_logits, which kd_dense does not know of a CondInst.*on features work'
+    with pytest.raises(SetupError, match=message):
+        trained(cond_inst(), dict(mask=dict(type='kd_dense.MaskDistillation')), raw=raw)

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kd_dense import MODELS, FeatureImitation
+from kd_dense import MODELS, FeatureImitation, PairWise, PixelWise
 from kd_dense.errors import SetupError
+from kd_dense.hosts import build_model, read_model_config
 from kd_dense.teachers import FrozenTeacher
 from kd_dense.views import Batch, FeatureView, SegmentationView, view_class
 from tests.helpers.segmentation import build, distiller, pair, raw_batch, segmentor, views
@@ -134,13 +135,41 @@ def test_a_head_that_returns_several_maps_is_refused_in_a_sentence():
         _ = SegmentationView(model, batch).seg_logits
 
 
-def test_of_a_cascade_of_heads_the_features_are_seen():
+def cascade(*heads: dict) -> dict:
+    """A cascade of heads."""
     config = segmentor(auxiliary=False)
-    head = config['decode_head']
-    config |= dict(type='CascadeEncoderDecoder', num_stages=2, decode_head=[head, dict(head)])
-    from kd_dense.hosts import build_model, read_model_config
+    return config | dict(
+        type='CascadeEncoderDecoder', num_stages=len(heads), decode_head=list(heads)
+    )
 
-    assert view_class(build_model(read_model_config(config, 'student'))) is FeatureView
+
+def ocr() -> dict:
+    """An OCRNet in small."""
+    head = {k: v for k, v in segmentor()['decode_head'].items() if k != 'pool_scales'}
+    first = segmentor()['auxiliary_head']
+    return cascade(first, head | dict(type='OCRHead', channels=16, ocr_channels=8))
+
+
+def test_a_cascade_of_heads_shows_the_last_ones_logits():
+    model = build_model(read_model_config(ocr(), 'student')).eval()
+    assert view_class(model) is SegmentationView
+    ours, theirs = views(model, build_model(read_model_config(ocr(), 'student')).eval())
+    metas = [sample.metainfo for sample in ours.batch.samples]
+    whole = model.encode_decode(ours.batch.images, metas)
+    resized = F.interpolate(ours.seg_logits, whole.shape[-2:], mode='bilinear')
+    torch.testing.assert_close(resized, whole)
+    again = SegmentationView(model, ours.batch)
+    torch.testing.assert_close(again.seg_logits, ours.seg_logits)
+    torch.testing.assert_close(again.head_features, ours.head_features)
+    assert torch.equal(ours.task_loss(), ours.own_losses['decode_1.loss_ce'])
+    for loss in (PixelWise(), PairWise()):
+        assert loss(ours, theirs) > 0
+
+
+def test_of_heads_that_do_not_read_each_other_the_features_are_seen():
+    head = segmentor()['decode_head']
+    model = build_model(read_model_config(cascade(head, dict(head)), 'student'))
+    assert view_class(model) is FeatureView
 
 
 def test_a_teacher_that_is_not_read_does_not_run(monkeypatch):

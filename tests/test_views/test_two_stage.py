@@ -31,6 +31,7 @@ from tests.helpers.models import FLOAT16, gradients, raw_batch
 from tests.helpers.pairs import batch_for
 from tests.helpers.two_stage import (
     build,
+    cascade_rcnn,
     distiller,
     faster_rcnn,
     losses,
@@ -163,6 +164,35 @@ def test_mask_rcnn_shows_its_boxes_part():
     assert teacher.roi_cls_logits.shape == view.roi_cls_logits.shape
     for loss in (ClassWeightedSoftCrossEntropy('roi', mu=None), BoundedRegression('roi')):
         assert loss(view, teacher) > 0
+
+
+def test_a_cascade_shows_classes_and_boxes_of_its_first_stage():
+    model = build(cascade_rcnn())
+    assert view_class(model) is TwoStageView
+    view = noted(model, batch_for(model))
+    with torch.no_grad():
+        results = model.roi_head._bbox_forward(0, view.features, view.proposals)
+    torch.testing.assert_close(view.roi_cls_logits.detach(), results['cls_score'])
+    torch.testing.assert_close(view.roi_deltas.detach(), results['bbox_pred'])
+    assert len(view.roi_targets.labels) == len(view.proposals)
+    assert view.box_head is model.roi_head.bbox_head[0]
+    for name in ('loss_cls', 'loss_bbox'):
+        assert torch.equal(view.own_loss(name), view.own_losses[f's0.{name}'])
+    teacher = TwoStageView(model, view.batch, torch.no_grad, noted(build(seed=1), view.batch))
+    again = model.roi_head._bbox_forward(0, teacher.features, teacher.proposals)
+    torch.testing.assert_close(teacher.roi_cls_logits, again['cls_score'])
+
+
+def test_a_cascade_learns_and_teaches():
+    model = make(student=cascade_rcnn(), losses=dict(losses(), dist=dict(
+        type='kd_dense.RelationDistillation', part='roi')))  # fmt: skip
+    logs = step(model, raw_batch())
+    assert logs['loss_kd_roi_cls'] != 0 and logs['loss_kd_dist'] > 0 and logs['s1.loss_cls'] > 0
+    reached = gradients(model.student)
+    assert reached['roi_head.bbox_head.0.fc_cls.weight'].any()
+    teacher = dict(config=cascade_rcnn(faster_rcnn(channels=32)), untrained=True)
+    logs = step(make(teacher=teacher), raw_batch())
+    assert all(logs[f'loss_kd_{name}'].isfinite() for name in losses())
 
 
 # -- regions -----------------------------------------------------------------------------------

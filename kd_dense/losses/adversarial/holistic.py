@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...errors import SetupError
 from ...hosts import Host, isolated_rng, numbered_generator
 from ...registry import MODELS
-from ...views import SegmentationView, view_class
+from ...views import SegmentationView, host_info, view_class
 from ..base import DistillationLoss, global_divisor
 from ..checks import softmax_demands
 from ..maps import resized, size_of
@@ -110,9 +110,8 @@ class Holistic(DistillationLoss):
         """Build the discriminator for the student's classes."""
         if issubclass(view_class(student), SegmentationView):
             with isolated_rng(self.seed):
-                self.discriminator = Discriminator(
-                    student.decode_head.out_channels, self.conditional, self.width
-                )
+                classes = host_info(student).num_classes
+                self.discriminator = Discriminator(classes, self.conditional, self.width)
 
     def own_module(self) -> nn.Module | None:
         """The discriminator."""
