@@ -61,6 +61,7 @@ setup(
         'pycocotools',
         'rich',
         'safetensors',
+        'scipy',
         'tqdm',
     ],
     extras_require={
