@@ -7,16 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.registry import DefaultScope
-from yapf.yapflib import yapf_api
 
 from kd_dense.datasets import make_digits
+from tests.helpers import quick
+
+__all__ = ['quick']
 
 # as in the processes that tests start: sums are then equal to the bit
 torch.set_num_threads(1)
-
-# mmengine formats a config's text each time it writes one, which takes longer than most trainings
-# here; the text is Python without that too
-yapf_api.FormatCode = lambda text, **_: (text, True)
 
 
 def pytest_collection_finish() -> None:

@@ -133,8 +133,6 @@ def test_a_detector_with_masks_by_kernels_is_taught_on_features_and_classes():
     classes = dict(soft=dict(type='kd_dense.SoftTargets', region='all'))
     logs = trained(cond_inst(), ON_FEATURES | classes, raw=raw)
     assert logs['loss_kd_hint'] > 0 and logs['loss_kd_soft'] > 0 and logs['loss_mask'] > 0
-    message = (
-        r'(?s)mask_logits, which kd_dense does not know of a CondInst.*losses on features'
-    )
+    message = r'(?s)mask_logits, which kd_dense does not know of a CondInst.*losses on features'
     with pytest.raises(SetupError, match=message):
         trained(cond_inst(), dict(mask=dict(type='kd_dense.MaskDistillation')), raw=raw)
