@@ -29,7 +29,6 @@ from .store import read_from_store, with_stored_views
 from .store.kept import DTYPES
 from .store.write import write_store
 
-# what launchers call the rank; torch knows it later
 # what launchers call a process's rank, their number, and its rank on its machine
 PLACES = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),

@@ -114,8 +114,18 @@ def as_type(inputs: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
+def class_activation(head: Any) -> str:
+    """How a head's class logits become probabilities: ``'sigmoid'`` or ``'softmax'``."""
+    return 'sigmoid' if head.loss_cls.use_sigmoid else 'softmax'
+
+
+def class_scores(logits: Tensor, activation: str) -> Tensor:
+    """Probabilities of the classes, (..., K), of logits (..., K) or (..., K + 1)."""
+    return logits.sigmoid() if activation == 'sigmoid' else logits.softmax(dim=-1)[..., :-1]
+
+
 def knows_costs(head: nn.Module) -> bool:
-    """Whether :func:`match` knows what a head's own assigner matches by."""
+    """Whether :func:`match_costs` knows what a head's own assigner matches by."""
     return isinstance(getattr(head, 'assigner', None), HungarianAssigner)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import SetupError
 from ..views import BACKBONE, MEMORY, Read, View
+from ..views.view import INDEXED as FOUND_IN
 from .checks import softmax_demands
 
 NAMED: dict[int | str, str] = {  # and what a loss on them reads
@@ -22,10 +23,8 @@ OF_ANY_SIZE = Read('features', agree=('num_levels',))  # maps are brought to the
 LEVELS = 'levels'  # stands for all feature maps, one by one
 ALL_MEMORY = 'memory'  # and for all maps that a transformer's encoder returns
 GROUPS = (LEVELS, ALL_MEMORY)
-INDEXED = {  # what a loss reads on maps that are called NAME.INDEX
-    BACKBONE: Read('backbone_features', agree=()),
-    MEMORY: Read('memory', agree=()),
-}
+# what a loss reads on maps that are called NAME.INDEX
+INDEXED = {before: Read(name, agree=()) for before, name in FOUND_IN.items()}
 
 
 def logits_demands(part: str, student: Any) -> list[str]:
@@ -116,6 +115,13 @@ def teacher_map(teacher: View, stage: int | str, size: tuple[int, int]) -> Tenso
 def size_of(maps: Tensor) -> tuple[int, int]:
     """(h, w) of maps (N, C, h, w)."""
     return maps.shape[-2], maps.shape[-1]
+
+
+def resized_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks (M, h, w) at another size, interpolated linearly, of any number."""
+    if not len(masks):
+        return masks.new_zeros(0, *size)
+    return resized(masks[:, None], size)[:, 0]
 
 
 def resized(features: Tensor, size: tuple[int, int]) -> Tensor:

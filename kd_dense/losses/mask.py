@@ -12,7 +12,7 @@ from ..views.info import MASKS
 from .base import DistillationLoss, global_divisor
 from .checks import check_temperature
 from .functional import sigmoid_kl
-from .maps import resized, size_of
+from .maps import resized_masks, size_of
 
 
 def mask_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -29,11 +29,7 @@ def mask_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tenso
     Raises:
         SetupError: another number of masks.
     """
-    teacher = teacher.detach().float()
-    if len(teacher):
-        teacher = resized(teacher[:, None], size_of(student))[:, 0]
-    else:
-        teacher = teacher.new_zeros(len(teacher), *size_of(student))
+    teacher = resized_masks(teacher.detach().float(), size_of(student))
     return sigmoid_kl(student, teacher, temperature).sum()
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..hosts.detr import class_scores
 from ..hosts.rng import numbered_rng
 from ..registry import MODELS
 from ..views import DetrView
@@ -82,7 +83,7 @@ class SharedQueries(OnQueries):
         """The raw loss of one batch, a scalar."""
         queries = {name: each.detach() for name, each in teacher.queries.items()}
         logits, boxes = teacher.query_logits.detach(), teacher.query_boxes.detach()
-        weights = _best_scores(logits[-1], teacher.activation)
+        weights = class_scores(logits[-1], teacher.activation).amax(dim=-1)
         if self.top is not None and self.top < weights.shape[1]:
             weights, chosen = weights.topk(self.top, dim=1)
             queries = {name: _gathered(each, chosen) for name, each in queries.items()}
@@ -102,13 +103,6 @@ class SharedQueries(OnQueries):
             classes = softmax_kl(answers, logits, self.temperature)
         total = (weights * self.differences(classes, answered_boxes, boxes)).sum()
         return total / global_divisor(weights.sum())
-
-
-def _best_scores(logits: Tensor, activation: str) -> Tensor:
-    """The best score of a class, (N, Q), of logits (N, Q, K) or (N, Q, K + 1)."""
-    if activation == 'sigmoid':
-        return logits.sigmoid().amax(dim=-1)
-    return logits.softmax(dim=-1)[..., :-1].amax(dim=-1)
 
 
 def _gathered(each: Tensor, chosen: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from ..errors import SetupError
 from ..hosts import Host, numbered_generator
 from ..hosts.heads import box_encoding, predicts_bins
 from ..losses.checks import check_choice
-from ..losses.maps import resized, size_of
+from ..losses.maps import resized, resized_masks, size_of
 from ..registry import TEACHERS
 from ..views import (
     Batch,
@@ -379,7 +379,7 @@ def average_proposals(logits: Sequence[Tensor], head: Any) -> Tensor:
 def average_masks(masks: Sequence[Tensor]) -> Tensor:
     """The mean mask logits of proposals, (M, h, w), at the size of the first member's."""
     size = size_of(masks[0])
-    return average_sigmoid([resized(each[:, None], size)[:, 0] for each in masks])
+    return average_sigmoid([resized_masks(each, size) for each in masks])
 
 
 def average_pixels(maps: Sequence[Tensor]) -> Tensor:

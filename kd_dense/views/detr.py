@@ -23,6 +23,8 @@ from ..hosts.detr import (
     added_queries,
     as_type,
     asked_alone,
+    class_activation,
+    class_scores,
     is_detr,
     knows_costs,
     queries_of,
@@ -78,7 +80,7 @@ class DetrView(FeatureView):
             family=cls.family,
             strides=probe(model, cls).strides,
             num_classes=head.num_classes,
-            activation='sigmoid' if head.loss_cls.use_sigmoid else 'softmax',
+            activation=class_activation(head),
             boxes='shares of the image',
             head=type(head).__name__,
             abilities=frozenset([info.MATCHES] if knows_costs(head) else []),
@@ -88,7 +90,7 @@ class DetrView(FeatureView):
     @property
     def activation(self) -> str:
         """``'sigmoid'`` or ``'softmax'``."""
-        return 'sigmoid' if self.head.loss_cls.use_sigmoid else 'softmax'
+        return class_activation(self.head)
 
     # -- the encoder -------------------------------------------------------------------------------
 
@@ -144,10 +146,7 @@ class DetrView(FeatureView):
     def detections(self) -> list[Detections]:
         """The scores and boxes of the last layer's queries, N times."""
         logits, boxes = self.query_logits[-1], self.query_boxes[-1]
-        if self.activation == 'sigmoid':
-            scores = logits.sigmoid()
-        else:
-            scores = logits.softmax(dim=-1)[..., :-1]
+        scores = class_scores(logits, self.activation)
         return [Detections(*each) for each in zip(scores, boxes, strict=True)]
 
     def answers(self, queries: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -15,10 +15,9 @@ from torch import Tensor
 from ..hosts import Host
 from ..hosts.heads import is_mask_transformer
 from ..registry import VIEWS
-from .info import HostInfo
 from .readable import Without, readable
 from .segmentation import SegmentationView
-from .view import NotAnnotated, Note, View, as_levels, probe
+from .view import NotAnnotated, Note, View, as_levels
 
 LEAST = 1e-12  # of a class at a position: its logarithm is finite, and so is its gradient
 IGNORED = 255  # of mmdet's semantic labels
@@ -68,18 +67,10 @@ class MaskTransformerView(SegmentationView):
         """Whether this view fits a model."""
         return is_mask_transformer(model)
 
-    @classmethod
-    def describe(cls, model: Host) -> HostInfo:
-        """Read off a model what two models may have to agree in."""
-        head = cls.head_of(model)
-        return HostInfo(
-            family=cls.family,
-            strides=probe(model, cls).strides,
-            num_classes=head.num_classes,
-            activation='softmax',
-            boxes='none',
-            head=type(head).__name__,
-        )
+    @staticmethod
+    def activation_of(head: Host) -> str:
+        """That of the queries' classes."""
+        return 'softmax'
 
     @readable(agree=('family', 'num_classes', 'activation'))
     def seg_logits(self) -> Tensor:

@@ -53,10 +53,15 @@ class SegmentationView(View):
             family=cls.family,
             strides=probe(model, cls).strides,
             num_classes=head.num_classes,
-            activation='softmax' if head.out_channels > 1 else 'sigmoid',
+            activation=cls.activation_of(head),
             boxes='none',
             head=type(head).__name__,
         )
+
+    @staticmethod
+    def activation_of(head: Host) -> str:
+        """How class logits of a head become probabilities: ``'softmax'`` or ``'sigmoid'``."""
+        return 'softmax' if head.out_channels > 1 else 'sigmoid'
 
     @property
     def auxiliary_heads(self) -> list[nn.Module]:
